@@ -1,0 +1,99 @@
+"""anymap: one parallel map on any engine.
+
+    >>> from anymap import pmap
+    >>> pmap(abs, [-1, 2, -3], backend="serial")
+    [1, 2, 3]
+
+Nothing is imported before it is asked for: importing this package loads no third party's module and does nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anymap import backends
+    from anymap._api import pmap
+    from anymap._engine.plan import Retry
+    from anymap._engine.results import MapIterator
+    from anymap._errors import (
+        AnymapError,
+        BackendConnectionError,
+        BackendUnavailable,
+        ConfigError,
+        ItemTimeout,
+        MapError,
+        NotPicklable,
+        RemoteError,
+        UnknownBackend,
+        UnsupportedOption,
+        WorkerLost,
+    )
+    from anymap._failures import Failure, failure
+    from anymap._local.warm import shutdown
+    from anymap._registry import BackendInfo, available_backends, register
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnymapError",
+    "BackendConnectionError",
+    "BackendInfo",
+    "BackendUnavailable",
+    "ConfigError",
+    "Failure",
+    "ItemTimeout",
+    "MapError",
+    "MapIterator",
+    "NotPicklable",
+    "RemoteError",
+    "Retry",
+    "UnknownBackend",
+    "UnsupportedOption",
+    "WorkerLost",
+    "available_backends",
+    "backends",
+    "failure",
+    "pmap",
+    "register",
+    "shutdown",
+]
+
+_homes = {
+    "_api": ("pmap",),
+    "_engine.plan": ("Retry",),
+    "_engine.results": ("MapIterator",),
+    "_errors": (
+        "AnymapError",
+        "BackendConnectionError",
+        "BackendUnavailable",
+        "ConfigError",
+        "ItemTimeout",
+        "MapError",
+        "NotPicklable",
+        "RemoteError",
+        "UnknownBackend",
+        "UnsupportedOption",
+        "WorkerLost",
+    ),
+    "_failures": ("Failure", "failure"),
+    "_local.warm": ("shutdown",),
+    "_registry": ("BackendInfo", "available_backends", "register"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib  # noqa: PLC0415 - importing anymap loads as little as can be
+
+    for home, names in _homes.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"anymap.{home}"), name)
+            globals()[name] = value
+            return value
+    if name == "backends":
+        return importlib.import_module("anymap.backends")
+    raise AttributeError(f"module 'anymap' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,94 @@
+"""The status board: where a running chunk says how far it is, without a message.
+
+One page of memory a map, shared through a file where workers are other processes. It begins with one byte that asks
+all workers to stop; then each chunk in flight has a slot: the process that runs it, the position of the item it is
+at, and when that item began. A dead worker's slot still says which item it was at.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import uuid
+from collections import deque
+from typing import NamedTuple
+
+HEADER = SLOT = 64  # a cache line each, so that two workers never write to the same one
+SLOTS = 1023
+SIZE = HEADER + SLOT * SLOTS
+
+Buffer = bytearray | mmap.mmap
+
+_slot = struct.Struct("qqd")
+_pid = struct.Struct("q")
+_item = struct.Struct("qd")
+write_item = _item.pack_into
+"""``write_item(buffer, item_offset(slot), position, now)``: the one call per item, so it is no method."""
+
+
+class Mark(NamedTuple):
+    """What a slot says."""
+
+    pid: int
+    """0: no worker has taken the chunk up yet."""
+    position: int
+    """-1: no item has begun."""
+    began: float
+    """When that item began, on the clock of ``time.monotonic``, which all processes of a host share."""
+
+
+UNTOUCHED = Mark(0, -1, 0.0)
+
+
+class Board:
+    """The parent's side: hands out slots and reads them."""
+
+    def __init__(self, folder: str | None) -> None:
+        """Make a board in a file in ``folder``, or in this process's memory where that is ``None``."""
+        self.path: str | None = None
+        self.buffer: Buffer = bytearray(SIZE)
+        if folder is not None:
+            self.path = os.path.join(folder, uuid.uuid4().hex)
+            with open(self.path, "xb+") as file:
+                file.truncate(SIZE)
+                self.buffer = mmap.mmap(file.fileno(), SIZE)
+        self._free = deque(range(SLOTS))
+
+    @property
+    def full(self) -> bool:
+        return not self._free
+
+    def take(self) -> int:
+        slot = self._free.popleft()
+        _slot.pack_into(self.buffer, HEADER + SLOT * slot, *UNTOUCHED)
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        self._free.append(slot)
+
+    def read(self, slot: int) -> Mark:
+        return Mark(*_slot.unpack_from(self.buffer, HEADER + SLOT * slot))
+
+    def cancel(self) -> None:
+        """Ask every worker to stop after the item it is at."""
+        self.buffer[0] = 1
+
+    def close(self) -> None:
+        if self.path is not None:
+            os.unlink(self.path)
+
+
+def attach(path: str) -> Buffer:
+    """Map a board that another process made."""
+    with open(path, "rb+") as file:
+        return mmap.mmap(file.fileno(), SIZE)
+
+
+def sign(buffer: Buffer, slot: int) -> None:
+    """Say that this process has the chunk now."""
+    _pid.pack_into(buffer, HEADER + SLOT * slot, os.getpid())
+
+
+def item_offset(slot: int) -> int:
+    return HEADER + SLOT * slot + _pid.size

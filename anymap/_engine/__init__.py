@@ -1,0 +1,1 @@
+"""The engine: what a map means, on whatever backend."""

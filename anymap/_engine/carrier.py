@@ -1,0 +1,156 @@
+"""How chunks become tasks and answers become results: as they are in one process, packed between several."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anymap import _board, _failures, _payload, _spool, _worker
+from anymap._errors import NotPicklable
+
+if TYPE_CHECKING:
+    from anymap._engine.ledger import Chunk
+    from anymap._engine.plan import Plan
+    from anymap._worker import Answer, Task
+    from anymap.backends.base import Traits
+
+_LARGE_FUNCTION = 64 * 1024 * 1024
+
+
+class Refused(Exception):  # noqa: N818 - carries values; it never reaches the user
+    """Rows of a chunk cannot be sent."""
+
+    def __init__(self, errors: dict[int, NotPicklable]) -> None:
+        self.errors = errors
+        super().__init__(errors)
+
+
+class Carrier(Protocol):
+    """Makes tasks of chunks, and results of answers."""
+
+    board: _board.Board
+
+    def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task: ...
+
+    def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]: ...
+
+    def error(self, raised: Any) -> Exception: ...
+
+    def close(self) -> None: ...
+
+
+def make_carrier(plan: Plan, traits: Traits) -> Carrier:
+    return InMemory(plan, traits) if traits.shares_memory else InBytes(plan, traits)
+
+
+class InMemory:
+    """For workers that are threads of this process: nothing is copied."""
+
+    def __init__(self, plan: Plan, traits: Traits) -> None:
+        self.board = _board.Board(None)
+        self._spec = _worker.MapSpec(
+            map_id="",
+            function=plan.func,
+            star=plan.star,
+            stop_on_error=plan.on_error == "raise",
+            board=self.board.buffer,
+            spool=None,
+            parent=os.getpid(),
+            shares_memory=True,
+            inline=traits.inline,
+            depth=plan.depth,
+        )
+
+    def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
+        return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {})
+
+    def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
+        return answer.values, {}
+
+    def error(self, raised: Any) -> Exception:
+        return _failures.as_exception(raised)
+
+    def close(self) -> None:
+        self.board.close()
+
+
+class InBytes:
+    """For workers that are other processes, here or elsewhere."""
+
+    def __init__(self, plan: Plan, traits: Traits) -> None:
+        self._classes = _payload.sender_table()
+        function = _pack_function(plan.func, self._classes)
+        self._folder = None if traits.remote else _spool.make_folder()
+        self.board = _board.Board(self._folder)
+        self._spec = _worker.MapSpec(
+            map_id=self._classes.map_id,
+            function=_payload.spill(function, self._folder),
+            star=plan.star,
+            stop_on_error=plan.on_error == "raise",
+            board=self.board.path,
+            spool=self._folder,
+            parent=0 if traits.remote else os.getpid(),
+            shares_memory=False,
+            inline=traits.inline,
+            depth=plan.depth,
+        )
+
+    def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
+        parcel, refused = _payload.pack(chunk.rows, self._classes)
+        if refused:
+            raise Refused(refused)
+        rows = _payload.spill(parcel, self._folder)
+        return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs))
+
+    def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
+        opened = _payload.unpack(answer.values)
+        if isinstance(opened, list):
+            return opened, {}
+        return _load_each(opened)
+
+    def error(self, raised: Any) -> Exception:
+        return _failures.decode(raised)
+
+    def close(self) -> None:
+        self.board.close()
+        if self._folder is not None:
+            _spool.remove_folder(self._folder)
+
+
+def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exception]]:
+    values: list[Any] = []
+    errors: dict[int, Exception] = {}
+    for position in range(len(opened)):
+        try:
+            values.append(opened[position])
+        except Exception as exc:  # noqa: BLE001 - __setstate__ and the like are the user's
+            values.append(None)
+            errors[position] = exc
+            exc.add_note("anymap: raised here, while the item's result was being loaded")
+    return values, errors
+
+
+def _pack_function(func: Any, classes: _payload.ClassTable) -> _payload.Parcel:
+    parcel, refused = _payload.pack([func], classes)
+    if refused:
+        message = f"the function cannot be sent to other processes: {refused[0]}"
+        raise NotPicklable(message) from refused[0].__cause__
+    if parcel.nbytes() > _LARGE_FUNCTION:
+        warnings.warn(_describe_large(func, parcel.nbytes()), stacklevel=2)
+    return parcel
+
+
+def _describe_large(func: Any, nbytes: int) -> str:
+    parts = sorted(((_size(part), where.lstrip(".")) for where, part in _payload.function_parts(func)), reverse=True)
+    largest = ", ".join(f"{where} ({size / 2**20:.0f} MB)" for size, where in parts[:3] if size > 2**20)
+    name = getattr(func, "__qualname__", type(func).__qualname__)
+    return (
+        f"the function {name!r} drags {nbytes / 2**20:.0f} MB along to every worker: {largest or 'many small things'}. "
+        "Pass such data as an item, or let the function read it where it runs."
+    )
+
+
+def _size(part: object) -> int:
+    parcel, refused = _payload.pack([part], _payload.sender_table())
+    return 0 if refused else parcel.nbytes()

@@ -1,0 +1,66 @@
+"""How many items to send at once, from how long items have taken. Pure functions of numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_GROWTH = 4
+"""A chunk has at most so many times the items of the largest one that has come back."""
+_LARGEST = 4096
+_OVERHEAD_SHARE = 0.02
+"""A chunk should run so long that sending it costs no more than this share of it."""
+_SHORTEST, _LONGEST = 0.01, 0.2
+"""Bounds in seconds for how long a chunk should run."""
+_PATIENCE = 4
+"""A chunk that runs so many times longer than it should gives back what it has not begun."""
+_SMOOTHING = 0.3
+"""The weight of the newest chunk in the mean."""
+_SPREAD = 8
+"""The slowest item counts an eighth: one that is far off the mean makes chunks small."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """What has been measured so far."""
+
+    mean: float | None = None
+    """Seconds per item, recent chunks weighing more."""
+    longest: float = 0.0
+    """Seconds that the slowest recent item took."""
+    largest: int = 0
+    """Items in the largest chunk that came back."""
+    overhead: float = 0.001
+    """Seconds that a chunk was under way without running, at its best."""
+
+    def note(self, items: int, seconds: float, longest: float, under_way: float) -> None:
+        """Take in a chunk of ``items`` that ran ``seconds`` and came back ``under_way`` after it was sent."""
+        if not items:
+            return
+        newest = seconds / items
+        self.mean = newest if self.mean is None else self.mean + _SMOOTHING * (newest - self.mean)
+        self.longest = max(longest, self.longest * (1 - _SMOOTHING))
+        self.overhead = min(self.overhead if self.largest else math.inf, max(under_way - seconds, 0.0))
+        self.largest = max(self.largest, items)
+
+
+def target_seconds(pace: Pace) -> float:
+    """Return how long a chunk should run."""
+    return min(max(pace.overhead / _OVERHEAD_SHARE, _SHORTEST), _LONGEST)
+
+
+def budget(pace: Pace) -> float:
+    """Return after how many seconds a chunk hands back the items it has not begun."""
+    return _PATIENCE * target_seconds(pace)
+
+
+def chunksize(pace: Pace, workers: int, remaining: int | None) -> int:
+    """Return how many items the next chunk should have; ``remaining`` is ``None`` where the end is not known."""
+    if pace.mean is None:
+        return 1
+    item = max(pace.mean, pace.longest / _SPREAD, 1e-9)
+    size = min(int(target_seconds(pace) / item), _GROWTH * pace.largest, _LARGEST)
+    if remaining is not None:
+        # Guided self-scheduling (Polychronopoulos and Kuck, 1987): half an even share of what is left.
+        size = min(size, math.ceil(remaining / (2 * workers)))
+    return max(size, 1)

@@ -1,0 +1,211 @@
+"""The state of every row. A pure state machine: no futures, no threads, no clock of its own.
+
+Rows are numbered as they are pulled. A row is staged, flies in a chunk, and gets one outcome: a result or an error.
+Chunks are runs of consecutive rows, so that the usual case costs nothing per row; only rows that failed, were lost or
+are suspected of killing a worker are looked at one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_FREE_LOSSES = 3
+"""So often may a chunk be lost with no item to blame before its items are run one by one."""
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Consecutive rows that travel together."""
+
+    start: int
+    rows: list[Any]
+    losses: int = 0
+    """How often these rows were lost with nothing to blame."""
+    alone: bool = False
+    """Nothing else may fly with it: if a worker dies now, it was this one."""
+    not_before: float = 0.0
+    """A retry's time to wait until."""
+    expired: int | None = None
+    """The position whose time ran out, once its worker has been killed for it."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, begin: int, end: int, **changes: Any) -> Chunk:
+        return Chunk(self.start + begin, self.rows[begin:end], **({"losses": self.losses} | changes))
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals for the progress events."""
+
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Where each row stands, and what may fly next."""
+
+    staged: deque[Any] = field(default_factory=deque)
+    """Pulled rows that have not flown. Only the pulling thread appends; :meth:`next` takes away."""
+    counts: Counts = field(default_factory=Counts)
+    exhausted: bool = False
+    """There is nothing left to pull."""
+    attempts: dict[int, int] = field(default_factory=dict)
+    """Failed attempts of rows that may be tried again."""
+    _next_index: int = 0
+    _again: deque[Chunk] = field(default_factory=deque)
+    _suspects: deque[Chunk] = field(default_factory=deque)
+    _flying: set[Chunk] = field(default_factory=set)
+
+    @property
+    def pulled(self) -> int:
+        return self._next_index + len(self.staged)
+
+    @property
+    def flying(self) -> int:
+        return len(self._flying)
+
+    @property
+    def finished(self) -> bool:
+        return self.exhausted and self.counts.done == self.pulled
+
+    def in_flight(self) -> Iterable[Chunk]:
+        return tuple(self._flying)
+
+    def is_flying(self, chunk: Chunk) -> bool:
+        return chunk in self._flying
+
+    def next(self, size: int, now: float, *, partial: bool) -> Chunk | None:
+        """Take the next chunk to fly. ``partial``: fewer than ``size`` staged rows will do."""
+        chunk = self._suspect() if self._suspects else self._ripe(now) or self._fresh(size, partial=partial)
+        if chunk is not None:
+            self._flying.add(chunk)
+        return chunk
+
+    def _suspect(self) -> Chunk | None:
+        return None if self._flying else self._suspects.popleft()
+
+    def _ripe(self, now: float) -> Chunk | None:
+        if any(chunk.alone for chunk in self._flying):
+            return None
+        for chunk in self._again:
+            if chunk.not_before <= now:
+                self._again.remove(chunk)
+                return chunk
+        return None
+
+    def _fresh(self, size: int, *, partial: bool) -> Chunk | None:
+        if any(chunk.alone for chunk in self._flying):
+            return None
+        count = min(size, len(self.staged))
+        if not count or (count < size and not partial):
+            return None
+        rows = [self.staged.popleft() for _ in range(count)]
+        chunk = Chunk(self._next_index, rows)
+        self._next_index += count
+        return chunk
+
+    def land(self, chunk: Chunk, done: int, failed: Iterable[int], verdict: Callable[[int, int], float | None],
+             now: float) -> list[int]:
+        """Enter an answer: ``done`` rows ran, those at the positions ``failed`` with an error.
+
+        ``verdict(position, attempts)`` says after how many seconds to try such a row again, or ``None``: not at all.
+        Returns the positions that will be tried again; the rows that were not begun are queued anew.
+        """
+        self._flying.discard(chunk)
+        again = [position for position in failed if self._try_again(chunk, position, verdict, now)]
+        self.counts.done += done - len(again)
+        self._requeue(chunk.part(done, len(chunk)))
+        return again
+
+    def fail(self, chunk: Chunk, position: int, verdict: Callable[[int, int], float | None], now: float) -> bool:
+        """Enter that one row of a chunk failed; return whether that is its outcome."""
+        if self._try_again(chunk, position, verdict, now):
+            return False
+        self.counts.done += 1
+        return True
+
+    def refuse(self, chunk: Chunk, positions: Iterable[int]) -> None:
+        """Enter that rows of a chunk cannot be sent at all; the others are queued again."""
+        self._flying.discard(chunk)
+        begin = 0
+        for position in [*sorted(positions), len(chunk)]:
+            self._requeue(chunk.part(begin, position))
+            begin = position + 1
+        count = len(set(positions))
+        self.counts.done += count
+        self.counts.failed += count
+
+    def lose(self, chunk: Chunk, position: int | None, *, certain: bool) -> int | None:
+        """Enter that a chunk was lost and return the position to blame, if there is one.
+
+        ``position`` is the row that was running; ``None``: nobody knows. ``certain``: its worker is known to have
+        died, so the row is to blame; else it is only suspected, and will be run alone.
+        All other rows are queued again, at no cost to them. The blamed row is the caller's to :meth:`fail`.
+        """
+        self._flying.discard(chunk)
+        running = position is not None and 0 <= position < len(chunk)
+        if running and (certain or (chunk.alone and len(chunk) == 1)):
+            self._requeue(chunk.part(0, position))  # type: ignore[arg-type]
+            self._requeue(chunk.part(position + 1, len(chunk)))  # type: ignore[operator]
+            return position
+        if position is None and chunk.alone and len(chunk) == 1:
+            return 0
+        if running and not certain:
+            self._requeue(chunk.part(0, position))  # type: ignore[arg-type]
+            self._suspects.append(chunk.part(position, position + 1, alone=True))  # type: ignore[operator, arg-type]
+            self._requeue(chunk.part(position + 1, len(chunk)))  # type: ignore[operator]
+            return None
+        return self._lose_blameless(chunk, unknown=position is None)
+
+    def _lose_blameless(self, chunk: Chunk, *, unknown: bool) -> int | None:
+        losses = chunk.losses + 1
+        if len(chunk) == 1 and losses > 2 * _FREE_LOSSES:
+            return 0
+        if unknown or losses > _FREE_LOSSES:
+            self._suspects.extend(_pieces(chunk, losses))
+        else:
+            self._requeue(chunk.part(0, len(chunk), losses=losses))
+        return None
+
+    def _try_again(self, chunk: Chunk, position: int, verdict: Callable[[int, int], float | None],
+                   now: float) -> bool:
+        index = chunk.start + position
+        self.attempts[index] = self.attempts.get(index, 0) + 1
+        delay = verdict(position, self.attempts[index])
+        if delay is None:
+            self.counts.failed += 1
+            return False
+        self.counts.retried += 1
+        self._again.append(chunk.part(position, position + 1, not_before=now + delay))
+        return True
+
+    def _requeue(self, chunk: Chunk) -> None:
+        if len(chunk):
+            self._again.appendleft(chunk)
+
+    def next_ripe(self) -> float | None:
+        """Return when the next row may be tried again; ``None`` where none is waiting."""
+        return min((chunk.not_before for chunk in self._again), default=None)
+
+    def waiting_rows(self) -> int:
+        """How many rows are ready to fly or will be."""
+        queued = sum(map(len, self._again)) + sum(map(len, self._suspects))
+        return len(self.staged) + queued
+
+
+def _pieces(chunk: Chunk, losses: int) -> Iterator[Chunk]:
+    """Cut a chunk that killed a worker: one by one if it is small, else so that two more deaths find the row."""
+    size = 1 if len(chunk) <= 64 else math.isqrt(len(chunk))
+    for begin in range(0, len(chunk), size):
+        yield chunk.part(begin, begin + size, losses=losses, alone=True)

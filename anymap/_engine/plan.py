@@ -1,0 +1,74 @@
+"""What one map is to do: decided before anything starts, and never changed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anymap.backends.base import Backend
+    from anymap.progress.events import Sink
+
+OnError = Literal["raise", "return", "skip", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often to try a failed item again; ``pmap(..., retries=Retry(3, backoff=1.0))``.
+
+    >>> Retry(2, on=ConnectionError).delay(ConnectionError("reset"), 1)
+    0.0
+    """
+
+    times: int
+    """Attempts after the first."""
+    on: type[Exception] | tuple[type[Exception], ...] = Exception
+    """Only these are tried again; a lost worker is a :class:`~anymap.WorkerLost`, a late item an ``ItemTimeout``."""
+    backoff: float = 0.0
+    """Seconds before the second attempt; each further one waits twice as long."""
+    jitter: float = 0.0
+    """Up to so many seconds more, at random, so that retries do not come all at once."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.times, int) or isinstance(self.times, bool) or self.times < 0:
+            message = f"retries must be a number of attempts, 0 or more, not {self.times!r}"
+            raise ValueError(message)
+        if self.backoff < 0 or self.jitter < 0:
+            message = f"backoff and jitter are seconds, 0 or more, not {self.backoff!r} and {self.jitter!r}"
+            raise ValueError(message)
+
+    def delay(self, exc: Exception, attempts: int) -> float | None:
+        """Return after how many seconds to try again, ``attempts`` having failed; ``None``: not at all."""
+        if attempts > self.times or not isinstance(exc, self.on):
+            return None
+        return float(self.backoff * 2 ** (attempts - 1) + random.uniform(0, self.jitter))  # noqa: S311
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One map's arguments, with every default filled in."""
+
+    func: Callable[..., Any]
+    star: bool
+    """Rows are tuples from several iterables."""
+    prompt: bool
+    """The iterables are containers: pulling from them takes no time and waits for nothing."""
+    backend: Backend
+    workers: int | None
+    ordered: bool
+    lazy: bool
+    on_error: OnError
+    max_failures: int | float | None
+    """A count, or a share of the total as a float below 1."""
+    retry: Retry
+    timeout: float | None
+    chunksize: int | None
+    window: int | None
+    total: int | None
+    desc: str | None
+    sinks: tuple[Sink, ...] = field(default=())
+    depth: int = 0
+    """How many maps this one runs inside of."""

@@ -1,0 +1,131 @@
+"""What the caller gets: a list, or an iterator. Here errors, values until now, take the form that was asked for."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from anymap import _failures
+from anymap._errors import MapError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from anymap._engine.landing import Batch
+    from anymap._engine.loop import Run
+    from anymap._engine.plan import Plan
+
+R = TypeVar("R")
+
+
+def collect(run: Run, plan: Plan) -> list[Any]:
+    """Do the whole map and return its results."""
+    shaper = _Shaper(plan)
+    batches = []
+    source_error: Exception | None = None
+    try:
+        batches.extend(run.batches())
+    except Exception as exc:
+        if plan.on_error == "raise" or exc is not run.source_error:
+            raise
+        # What was done is not lost with the input: its error stands where the next item's result would.
+        source_error = exc
+    if plan.ordered:
+        batches.sort(key=attrgetter("start"))
+    results = [value for batch in batches for value in shaper.values(batch)]
+    if source_error is not None and plan.on_error != "group":
+        if plan.on_error == "skip":
+            raise source_error
+        results.append(source_error)
+    shaper.raise_group(results, source_error)
+    return results
+
+
+class MapIterator(Generic[R]):
+    """The results of a lazy map, one by one.
+
+    Leaving a ``with`` block, ``close()`` or dropping the iterator ends the map: what is queued is cancelled, and
+    workers are freed.
+    """
+
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self._run = run
+        self._shaper = _Shaper(plan)
+        self._batches = run.batches()
+        self._indices: range | list[int] = range(0)
+        self._values: Any = iter(())
+
+    @property
+    def window(self) -> int:
+        """How many items may be in flight or waiting to be taken just now."""
+        return self._run.window
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R:
+        for value in self._values:
+            return value  # type: ignore[no-any-return]
+        self._turn_to_next_batch()
+        return next(self)
+
+    def indexed(self) -> Iterator[tuple[int, R]]:
+        """Iterate over pairs of an item's index in the input and its result; for results that come as they finish."""
+        for value in self:
+            yield self._indices[len(self._indices) - self._values.__length_hint__() - 1], value
+
+    def close(self) -> None:
+        """End the map now. Does nothing if it is over."""
+        self._values = iter(())
+        self._batches.close()  # type: ignore[attr-defined]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _turn_to_next_batch(self) -> None:
+        """Load the next results into the iterator; raise ``StopIteration`` or the map's error at the end."""
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._shaper.raise_group((), None)
+            raise
+        self._indices = self._shaper.indices(batch)
+        self._values = iter(self._shaper.values(batch))
+
+
+class _Shaper:
+    """Applies ``on_error`` to batches."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._on_error = plan.on_error
+        self._errors: list[Exception] = []
+
+    def values(self, batch: Batch) -> list[Any]:
+        if not batch.errors:
+            return batch.values
+        if self._on_error == "skip":
+            return [value for position, value in enumerate(batch.values) if position not in batch.errors]
+        if self._on_error == "group":
+            self._errors += batch.errors.values()
+        return [batch.errors.get(position, value) for position, value in enumerate(batch.values)]
+
+    def indices(self, batch: Batch) -> range | list[int]:
+        every = range(batch.start, batch.start + len(batch.values))
+        if self._on_error == "skip" and batch.errors:
+            return [index for index in every if index - batch.start not in batch.errors]
+        return every
+
+    def raise_group(self, results: Any, source_error: Exception | None) -> None:
+        """With ``on_error="group"``, raise what has failed, if anything has."""
+        errors = self._errors + ([source_error] if source_error is not None and self._on_error == "group" else [])
+        self._errors = []
+        if errors:
+            failures = [found for exc in errors if (found := _failures.failure(exc)) is not None]
+            failures.sort(key=attrgetter("index"))
+            raise MapError(f"{len(failures)} items failed", errors, results, failures)

@@ -1,0 +1,43 @@
+"""The thread that looks after a map while its caller does something else."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_INTERVAL = 0.1
+"""Seconds between two looks when nothing happens."""
+
+
+class Supervisor:
+    """Calls ``tick`` ten times a second, and at once when woken."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self._woken = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="anymap-supervisor", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End the thread; on return it is in no tick, unless this is the thread itself."""
+        self._stopped = True
+        self._woken.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stopped:
+            self._woken.wait(_INTERVAL)
+            self._woken.clear()
+            if not self._stopped:
+                self._tick()

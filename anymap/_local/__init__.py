@@ -1,0 +1,1 @@
+"""What backends whose workers run on this host share."""

@@ -1,0 +1,433 @@
+"""Worker processes of our own: started when needed, watched, kept warm, and shared by all maps of one recipe.
+
+One thread per pool starts the workers, reads their answers and sees their deaths. A death costs the task that ran, no
+other. Maps take turns by their leases: however many run at once, there are no more workers than the largest asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anymap._local import child, recipe, warm, wire
+from anymap.backends.base import ChunkLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anymap._local.recipe import Recipe
+    from anymap._worker import Answer, Task
+
+_TICK = 0.1
+_IDLE = 60.0
+"""Seconds after which a worker that nobody needs ends."""
+_GRACE = 0.2
+"""Seconds that an abandoned task has to end by itself: it stops after its item, and that spares its worker."""
+
+
+class Process(Protocol):
+    """What the pool needs of a process: ``subprocess.Popen`` has it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+
+
+
+class _Job:
+    """A task on its way."""
+
+    __slots__ = ("data", "future", "kill_at", "lease")
+
+    def __init__(self, lease: Lease, data: bytes) -> None:
+        self.lease = lease
+        self.data = data
+        self.future: Future[Answer] = Future()
+        self.kill_at: float | None = None
+
+
+class _Worker:
+    """One process and our end of the line to it."""
+
+    def __init__(self, process: Process, line: socket.socket) -> None:
+        self.process = process
+        self.line = line
+        self.job: _Job | None = None
+        self.idle_since = time.monotonic()
+
+
+class Lease:
+    """One map's share of a pool: up to ``workers`` of its tasks run at a time."""
+
+    def __init__(self, pool: Pool, workers: int) -> None:
+        self.workers = workers
+        self.pending: deque[_Job] = deque()
+        self.running = 0
+        self._pool = pool
+
+    def submit(self, task: Task) -> Future[Answer]:
+        job = _Job(self, pickle.dumps(task, 5))
+        self._pool.add(job)
+        return job.future
+
+    def kill(self, pid: int) -> None:
+        self._pool.kill(pid, self)
+
+    def close(self) -> None:
+        self._pool.end(self)
+
+
+class Pool:
+    """Workers that are started alike."""
+
+    def __init__(self, start: Callable[[socket.socket], Process], *, greeting: bytes | None, keep: bool) -> None:
+        """``start`` makes a process that serves the socket it is given, and ``greeting`` is its first message.
+
+        ``keep`` idle ones for later maps.
+        """
+        self._start = start
+        self._greeting = greeting
+        self._keep = keep
+        self._lock = threading.RLock()
+        self._workers: dict[int, _Worker] = {}
+        self._leases: list[Lease] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_up, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._closed = False
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="anymap-pool", daemon=True)
+        self._thread.start()
+
+    # --- called by the maps ---------------------------------------------------------------------------------------
+
+    def lease(self, workers: int) -> Lease | None:
+        """Return a new lease; ``None`` if the pool has just closed."""
+        with self._lock:
+            if self._closed:
+                return None
+            lease = Lease(self, workers)
+            self._leases.append(lease)
+            return lease
+
+    @property
+    def idle(self) -> bool:
+        """Nobody has a lease."""
+        return not self._leases
+
+    def add(self, job: _Job) -> None:
+        with self._lock:
+            if self._closed:
+                raise self._failed or RuntimeError("anymap was shut down while a map was running")
+            job.lease.pending.append(job)
+            self._assign()
+            if job.lease.pending and len(self._workers) < self._limit():
+                self._wake()
+
+    def kill(self, pid: int, lease: Lease) -> None:
+        with self._lock:
+            for worker in self._workers.values():
+                if worker.process.pid == pid and worker.job is not None and worker.job.lease is lease:
+                    worker.process.kill()
+
+    def end(self, lease: Lease) -> None:
+        """Take a lease back. What it has running is given a moment, then killed."""
+        with self._lock:
+            lease.pending.clear()
+            if lease in self._leases:
+                self._leases.remove(lease)
+            for worker in self._workers.values():
+                if worker.job is not None and worker.job.lease is lease:
+                    worker.job.kill_at = time.monotonic() + _GRACE
+        self._wake()
+
+    def close(self) -> None:
+        """End all workers, busy or idle, and return when they have ended."""
+        with self._lock:
+            self._closed = True
+        self._wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # --- under the lock -------------------------------------------------------------------------------------------
+
+    def _limit(self) -> int:
+        return max((lease.workers for lease in self._leases), default=0)
+
+    def _assign(self) -> None:
+        """Give idle workers what is pending; leases take turns."""
+        for worker in [worker for worker in self._workers.values() if worker.job is None]:
+            job = self._next_job()
+            if job is None:
+                return
+            self._send(worker, job)
+
+    def _next_job(self) -> _Job | None:
+        for lease in self._leases:
+            if lease.pending and lease.running < lease.workers:
+                # To the end of the queue: the next worker serves another map.
+                self._leases.remove(lease)
+                self._leases.append(lease)
+                return lease.pending.popleft()
+        return None
+
+    def _send(self, worker: _Worker, job: _Job) -> None:
+        worker.job = job
+        job.lease.running += 1
+        # A worker that is gone is found out by the pool's thread, as any other death.
+        with suppress(OSError):
+            wire.send(worker.line.fileno(), job.data)
+
+    def _wake(self) -> None:
+        with suppress(OSError):
+            self._wake_up.send(b"\0")
+
+    # --- the pool's thread ----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while not self._closed:
+                self._step()
+        except BaseException as exc:  # noqa: BLE001 - whoever waits for an answer must hear of it
+            self._failed = exc
+        finally:
+            self._end_all()
+
+    def _step(self) -> None:
+        for key, _ in self._selector.select(_TICK):
+            if key.fileobj is self._woken:
+                self._woken.recv(4096)
+            else:
+                self._receive(key.data)
+        self._look_after_workers()
+        self._start_missing()
+
+    def _receive(self, worker: _Worker) -> None:
+        data = wire.receive(worker.line.fileno())
+        if data is None:
+            self._bury(worker)
+            return
+        answer = pickle.loads(data)
+        with self._lock:
+            job = self._release(worker)
+            self._assign()
+        if job is not None:
+            _finish(job.future, answer)
+
+    def _release(self, worker: _Worker) -> _Job | None:
+        job, worker.job, worker.idle_since = worker.job, None, time.monotonic()
+        if job is not None:
+            job.lease.running -= 1
+        return job
+
+    def _bury(self, worker: _Worker) -> None:
+        """See to it that the process is gone, and tell whoever waits for it."""
+        worker.process.kill()
+        exitcode = worker.process.wait()
+        with self._lock:
+            job = self._release(worker)
+            self._workers.pop(worker.process.pid, None)
+            self._selector.unregister(worker.line)
+            worker.line.close()
+        if job is not None:
+            dead = {worker.process.pid: exitcode}
+            _finish(job.future, ChunkLost(f"worker process {worker.process.pid} ended", dead))
+
+    def _look_after_workers(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers.values()):
+            job = worker.job
+            if worker.process.poll() is not None:
+                # Its answer may have been sent before it died, and may be all there.
+                self._receive_last(worker)
+            elif job is not None and job.kill_at is not None and now > job.kill_at:
+                worker.process.kill()
+            elif job is None and not self._leases and (not self._keep or now - worker.idle_since > _IDLE):
+                self._bury(worker)
+
+    def _receive_last(self, worker: _Worker) -> None:
+        worker.line.setblocking(False)
+        self._receive(worker)
+        if worker.process.pid in self._workers:
+            self._bury(worker)
+
+    def _start_missing(self) -> None:
+        while True:
+            with self._lock:
+                wanted = sum(min(len(lease.pending), lease.workers - lease.running) for lease in self._leases)
+                starting = len(self._workers) < self._limit() and wanted > 0
+            if not starting:
+                return
+            self._start_one()
+
+    def _start_one(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = self._start(theirs)
+        worker = _Worker(process, ours)
+        if self._greeting is not None:
+            wire.send(ours.fileno(), self._greeting)
+        with self._lock:
+            self._workers[process.pid] = worker
+            self._selector.register(ours, selectors.EVENT_READ, worker)
+            self._assign()
+
+    def _end_all(self) -> None:
+        with self._lock:
+            self._closed = True
+            pending = [job for lease in self._leases for job in lease.pending]
+        for worker in list(self._workers.values()):
+            self._bury(worker)
+        for job in pending:
+            _finish(job.future, self._failed or ChunkLost("anymap was shut down"))
+        self._selector.close()
+        self._wake_up.close()
+        self._woken.close()
+
+
+def _finish(future: Future[Answer], outcome: Any) -> None:
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+# --- the pools of this process ------------------------------------------------------------------------------------
+
+_pools: dict[Recipe, Pool] = {}
+_pools_lock = threading.Lock()
+
+
+def lease(workers: int) -> Lease:
+    """Return a share of the pool whose workers are like this process, as it is now."""
+    wanted = recipe.current(workers)
+    with _pools_lock:
+        found = _pools.get(wanted)
+        granted = found.lease(workers) if found is not None else None
+        if granted is None:
+            _retire_idle_pools()
+            found = _pools[wanted] = _pool_of_interpreters(wanted)
+            warm.at_shutdown(close_all)
+            granted = found.lease(workers)
+    assert granted is not None  # noqa: S101 - a pool that was made just now is open
+    return granted
+
+
+def _pool_of_interpreters(wanted: Recipe) -> Pool:
+    greeting = pickle.dumps(wanted.preparation())
+    return Pool(lambda line: start_interpreter(wanted, line), greeting=greeting, keep=True)
+
+
+def lease_forks(workers: int) -> Lease:
+    """Return a pool of its own, of forks: they see this process as it is now, so no later map may have them."""
+    granted = Pool(start_fork, greeting=None, keep=False).lease(workers)
+    assert granted is not None  # noqa: S101
+    return granted
+
+
+def _retire_idle_pools() -> None:
+    for wanted, pool in list(_pools.items()):
+        if pool.idle:
+            del _pools[wanted]
+            pool.close()
+
+
+def close_all() -> None:
+    """End all workers of this process."""
+    with _pools_lock:
+        pools = list(_pools.values())
+        _pools.clear()
+    for pool in pools:
+        pool.close()
+
+
+def _forget_all() -> None:
+    # In a forked child: the workers are the parent's, and the threads that served them are not there.
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def start_interpreter(wanted: Recipe, line: socket.socket) -> Process:
+    """Start a fresh interpreter that serves ``line``. It never sees the caller's ``__main__``."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = f"import sys; sys.path.insert(0, {home!r}); from anymap._local.child import main; main({line.fileno()})"
+    inherited = [line.fileno(), *([wanted.tracker] if wanted.tracker is not None else [])]
+    with _interrupts_blocked():
+        process = subprocess.Popen(
+            [*wanted.command, "-c", code],
+            stdin=subprocess.DEVNULL,
+            cwd=wanted.folder,
+            env=dict(wanted.environment),
+            pass_fds=inherited,
+        )
+    return process
+
+
+class _interrupts_blocked:  # noqa: N801 - a context manager, used as a function
+    """Start processes with SIGINT blocked: a Ctrl-C must not end them before they have said that it shall not."""
+
+    def __enter__(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+class _Fork:
+    """A forked child."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._exitcode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int:
+        exitcode = self._wait(0)
+        return 0 if exitcode is None else exitcode
+
+    def kill(self) -> None:
+        if self._exitcode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _wait(self, options: int) -> int | None:
+        if self._exitcode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self._exitcode = os.waitstatus_to_exitcode(status)
+        return self._exitcode
+
+
+def start_fork(line: socket.socket) -> Process:
+    """Fork this process; the child serves ``line`` and does nothing else of what this process would."""
+    with _interrupts_blocked():
+        pid = os.fork()
+        if not pid:
+            try:
+                child.serve(line.fileno())
+            finally:
+                child.leave()
+    return _Fork(pid)

@@ -1,0 +1,224 @@
+"""What a pool of the ``multiprocessing`` family lacks: it says who died, and it can be ended in any state.
+
+Such a pool replaces a dead worker in silence and never answers the task that the worker had. A worker may also die with
+a lock of the pool's queues in its hands; from then on the other workers starve, and ``terminate`` waits for ever, at the
+interpreter's exit too. So a pool that lost a worker is given up as a whole: its workers are killed, its threads stopped
+one by one, and all its tasks are lost.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError
+from multiprocessing.pool import TERMINATE
+from typing import TYPE_CHECKING, Any
+
+from anymap import _watch
+from anymap._errors import describe_exit
+from anymap._worker import settle_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from anymap._worker import Answer, Task
+
+_LIMIT = 1.0
+"""Seconds that a process or thread gets to end by itself."""
+
+
+class PoolKeeper:
+    """Keeps one pool of workers, and puts a new one in the place of one that lost a worker.
+
+    ``make`` returns a new pool, ``send`` gives one a task and has the future settled; ``lost`` makes the exception that
+    ends the futures of a lost pool, from a text and the exit codes of those that died.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        send: Callable[[Any, Task, Future[Answer]], object],
+        lost: Callable[[str, Mapping[int, int | None]], Exception],
+    ) -> None:
+        self._make = make
+        self._send = send
+        self._lost = lost
+        self._lock = threading.RLock()
+        self._pool: _Pool | None = None
+
+    def start(self) -> _Pool:
+        with self._lock:
+            if self._pool is None:
+                self._pool = _Pool(self._make())
+            return self._pool
+
+    def submit(self, task: Task) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        with self._lock:
+            pool = self.start()
+            pool.enter(future)
+            self._send(pool.pool, task, future)
+        return future
+
+    def poll(self) -> None:
+        """Give the pool up if one of its workers has died."""
+        pool = self._pool
+        dead = pool.dead() if pool is not None else {}
+        if pool is None or not dead:
+            return
+        with self._lock:
+            self._pool = None
+        # Its other workers first: what they run will be started again elsewhere.
+        pool.end()
+        pool.give_up(self._lost(_describe(dead), dead))
+
+    def kill(self, pid: int) -> None:
+        # Without the lock: the caller may hold one that a thread in submit() waits for.
+        pool = self._pool
+        if pool is not None:
+            pool.kill(pid)
+
+    def close(self, *, abandon: bool) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        if abandon:
+            pool.end()
+            pool.give_up(self._lost("the map was left", {}))
+        else:
+            pool.close()
+
+
+class _Pool:
+    """One pool with its workers and the futures of its tasks."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self._owner = os.getpid()
+        # Our own references: the pool forgets a dead worker before anybody can ask for its exit code.
+        self._workers = list(pool._pool)
+        self._futures: set[Future[Answer]] = set()
+        # What the pool itself would do at exit, or when it is collected, may wait for ever.
+        pool._terminate.cancel()
+        atexit.register(self.end)
+
+    def enter(self, future: Future[Answer]) -> None:
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+
+    def give_up(self, exc: Exception) -> None:
+        for future in list(self._futures):
+            fail(future, exc)
+
+    def dead(self) -> dict[int, int | None]:
+        return {worker.pid: worker.exitcode for worker in self._workers if worker.exitcode is not None}
+
+    def kill(self, pid: int) -> None:
+        for worker in self._workers:
+            if worker.pid == pid:
+                worker.kill()
+
+    def close(self) -> None:
+        """Let the workers, who have nothing left to do, end by themselves."""
+        pool, deadline = self.pool, time.monotonic() + _LIMIT
+        pool.close()
+        members = [pool._worker_handler, pool._task_handler, pool._result_handler, *self._workers]
+        for member in members:
+            member.join(max(deadline - time.monotonic(), 0.0))
+        if any(member.is_alive() for member in members):
+            self.end()
+        else:
+            atexit.unregister(self.end)
+
+    def end(self) -> None:
+        """Kill the workers and stop the pool's threads, in whatever state they are."""
+        atexit.unregister(self.end)
+        if os.getpid() != self._owner:  # a fork of the owner, on its way out
+            return
+        pool = self.pool
+        pool._state = TERMINATE
+        for thread in (pool._worker_handler, pool._task_handler, pool._result_handler):
+            thread._state = TERMINATE
+        # The lock of this queue may have died with a worker, and nobody reads it any more.
+        pool._outqueue.put = _drop
+        self._kill_all()
+        pool._change_notifier.put(None)
+        pool._worker_handler.join(_LIMIT)
+        # Those that the pool put in the place of dead ones meanwhile.
+        self._kill_all()
+        self._stop_task_handler()
+        self._stop_result_handler()
+        # Each unanswered task refers to the pool, and the pool to each of them.
+        pool._cache.clear()
+
+    def _kill_all(self) -> None:
+        workers = [*self._workers, *self.pool._pool]
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join(_LIMIT)
+
+    def _stop_task_handler(self) -> None:
+        """It may be in the middle of a message that no worker will read: read it here, as the bytes it is."""
+        pool, deadline = self.pool, time.monotonic() + _LIMIT
+        pool._taskqueue.put(None)
+        reader = pool._inqueue._reader
+        while pool._task_handler.is_alive() and time.monotonic() < deadline:
+            if reader.poll():
+                os.read(reader.fileno(), 65536)
+            pool._task_handler.join(0.001)
+
+    def _stop_result_handler(self) -> None:
+        """It waits for a message, or for the end of one whose writer is dead: give it one, and an end."""
+        queue = self.pool._outqueue
+        if not queue._reader.poll():
+            queue._writer.send(None)
+        queue._writer.close()
+        self.pool._result_handler.join(_LIMIT)
+
+
+def settle(future: Future[Answer], outcome: Callable[[], Answer]) -> None:
+    """End ``future`` with what ``outcome`` returns or raises, unless it has ended already."""
+    try:
+        answer = outcome()
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, somebody waits for it
+        fail(future, exc)
+    else:
+        with contextlib.suppress(InvalidStateError):
+            future.set_result(answer)
+
+
+def fail(future: Future[Answer], exc: BaseException) -> None:
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(exc)
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Fork in here: Ctrl-C reaches no worker before :func:`start_worker` has made it ignore that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_worker(parent: int, *, at_once: bool = False) -> None:
+    """Make the process a worker of ``parent``: the pool's initializer. ``at_once``: see :func:`_watch.end_at_once`."""
+    settle_in(parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if at_once:
+        _watch.end_at_once()
+
+
+def _describe(dead: Mapping[int, int | None]) -> str:
+    return ", ".join(f"worker {pid} ended: {describe_exit(exitcode)}" for pid, exitcode in dead.items())
+
+
+def _drop(_: object) -> None:
+    pass

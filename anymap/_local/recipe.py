@@ -1,0 +1,106 @@
+"""What a worker is started with. Workers of an equal recipe may serve each other's maps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from anymap import _cpus
+from anymap._errors import UnsupportedOption
+
+_INNER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An interpreter like the caller's, and the caller's code as it is now."""
+
+    command: tuple[str, ...]
+    folder: str
+    path: tuple[str, ...]
+    environment: frozenset[tuple[str, str]]
+    authkey: bytes | None
+    tracker: int | None
+    code: tuple[tuple[str, int], ...]
+    """The caller's own modules and when their files were changed last."""
+
+    def preparation(self) -> dict[str, Any]:
+        """Return what a new worker is told before its first task."""
+        return {"path": list(self.path), "argv": sys.argv, "authkey": self.authkey, "tracker": self.tracker}
+
+
+def current(workers: int) -> Recipe:
+    """Describe this process as it is now; ``workers`` share the CPUs for their inner threads."""
+    if getattr(sys, "frozen", False):
+        raise UnsupportedOption(
+            "a frozen program has no interpreter to start workers with: use backend 'threads', or 'processes' with "
+            "start_method='fork' where the system has it"
+        )
+    return Recipe(
+        command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]  # noqa: SLF001
+        folder=_folder(),
+        path=tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path),
+        environment=frozenset(_environment(workers).items()),
+        authkey=_authkey(),
+        tracker=_tracker(),
+        code=_code(),
+    )
+
+
+def _executable() -> str:
+    spawn = sys.modules.get("multiprocessing.spawn")
+    chosen = spawn.get_executable() if spawn is not None else None
+    return os.fsdecode(chosen or sys.executable)
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep
+
+
+def _environment(workers: int) -> dict[str, str]:
+    threads = str(max(1, _cpus.available() // workers))
+    return dict.fromkeys(_INNER_THREADS, threads) | dict(os.environ)
+
+
+def _authkey() -> bytes | None:
+    process = sys.modules.get("multiprocessing.process")
+    return bytes(process.current_process().authkey) if process is not None else None
+
+
+def _tracker() -> int | None:
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    return tracker._resource_tracker._fd if tracker is not None else None  # noqa: SLF001 - no public name, [src] 3.11-3.13
+
+
+_seen: tuple[int, list[str]] = (0, [])
+
+
+def _code() -> tuple[tuple[str, int], ...]:
+    global _seen  # noqa: PLW0603 - a cache of the process: looking through all modules takes longer than a small map
+    if _seen[0] != len(sys.modules):
+        _seen = len(sys.modules), sorted(filter(_is_own, map(_file, tuple(sys.modules.values()))))
+    return tuple((file, _changed(file)) for file in _seen[1])
+
+
+def _file(module: Any) -> str:
+    file = getattr(module, "__file__", None)
+    return file if isinstance(file, str) else ""
+
+
+def _is_own(file: str) -> bool:
+    """Tell the caller's own modules from those that were installed."""
+    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return bool(file) and not file.startswith(installed)
+
+
+def _changed(file: str) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,36 @@
+"""What is kept between maps, and its end."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING
+
+from anymap import _spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_lock = threading.Lock()
+_closers: list[Callable[[], object]] = []
+
+
+def at_shutdown(close: Callable[[], object]) -> None:
+    """Have ``close`` called by :func:`shutdown` and at exit. The same function is remembered once."""
+    with _lock:
+        if not _closers:
+            atexit.register(shutdown)
+        if close not in _closers:
+            _closers.append(close)
+
+
+def shutdown() -> None:
+    """End everything that is kept warm between maps: idle workers, clusters of our own, their files.
+
+    The next map starts what it needs anew. Called at exit too.
+    """
+    with _lock:
+        closers = _closers[:]
+    for close in reversed(closers):
+        close()
+    _spool.remove_own()

@@ -1,0 +1,332 @@
+"""Functions, arguments and results to bytes and back.
+
+A *parcel* is what travels: the values of one chunk, or one function. Values that cannot run code when they are
+loaded (numbers, text, bytes) go in one pickle. All others are pickled one by one, so that one that cannot be loaded
+is that item's error and nobody else's, and a worker that dies while loading died on a known item.
+
+Large buffers (pickle protocol 5) stay out of the pickle. Where both sides share a host they are written to a file
+once and mapped by the reader, without a copy.
+
+Classes that cannot be imported elsewhere, those of ``__main__`` above all, travel by value once per map. A result
+that is an instance of one refers to it by number, so it comes back as an instance of the caller's own class, and
+that class is not touched: cloudpickle alone would load the worker's copy of its attributes over it.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import uuid
+import weakref
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cloudpickle
+from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID
+
+from anymap._errors import NotPicklable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
+"""Exact types that load without running any code but pickle's own."""
+_PLAIN_OR_TUPLE = _PLAIN | {tuple}
+_OUT_OF_BAND = 64 * 1024
+"""A buffer of fewer bytes is cheaper inside the pickle."""
+_SPILL = 64 * 1024
+"""A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
+_ALIGNMENT = 64
+"""Arrays that start on a cache line keep the speed of freshly allocated ones."""
+
+
+class Parcel(NamedTuple):
+    """Packed values. ``ends`` and ``counts`` say where each item ends in ``data`` and how many buffers it has."""
+
+    data: Any
+    ends: tuple[int, ...] | None = None
+    """``None``: ``data`` is one pickle of the whole list."""
+    buffers: Sequence[Any] = ()
+    counts: tuple[int, ...] = ()
+
+    def nbytes(self) -> int:
+        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+class SpilledParcel(NamedTuple):
+    """A parcel in a file: the pickles first, then each buffer at an aligned place."""
+
+    path: str
+    size: int
+    places: tuple[tuple[int, int], ...]
+    ends: tuple[int, ...] | None
+    counts: tuple[int, ...]
+
+
+class ClassTable:
+    """The classes that one map sends by value, numbered. One side makes the numbers, the other looks them up."""
+
+    def __init__(self, map_id: str, *, sender: bool) -> None:
+        self.map_id = map_id
+        self.blobs: dict[int, bytes] = {}
+        self._sender = sender
+        self._numbers: dict[type, int] = {}
+        self._classes: dict[int, type] = {}
+
+    def tracker_id(self, number: int) -> str:
+        return f"{self.map_id}.{number}"
+
+    def reduce(self, cls: type) -> tuple[Any, ...] | None:
+        """Return how to pickle ``cls`` by its number; ``None`` where it has none and gets none."""
+        if cls not in self._numbers:
+            if not self._sender:
+                return None
+            self._enter(cls)
+        return received_class, (self.map_id, self._numbers[cls])
+
+    def find(self, number: int) -> type:
+        # A class whose methods mention it is asked for while it is being loaded: its skeleton is tracked by then.
+        found = self._classes.get(number) or _DYNAMIC_CLASS_TRACKER_BY_ID.get(self.tracker_id(number))
+        return found if found is not None else self._load(number)
+
+    def _enter(self, cls: type) -> None:
+        number = self._numbers[cls] = len(self._numbers)
+        self._classes[number] = cls
+        file = io.BytesIO()
+        _Pickler(file, self, by_value=cls).dump(cls)
+        self.blobs[number] = file.getvalue()
+
+    def _load(self, number: int) -> type:
+        cls: type = pickle.loads(self.blobs[number])
+        self._classes[number] = cls
+        self._numbers[cls] = number
+        return cls
+
+
+_tables: weakref.WeakValueDictionary[str, ClassTable] = weakref.WeakValueDictionary()
+
+
+def sender_table() -> ClassTable:
+    """Return the table of a new map, known by its id for as long as somebody holds it."""
+    table = ClassTable(uuid.uuid4().hex, sender=True)
+    _tables[table.map_id] = table
+    return table
+
+
+def receiver_table(map_id: str) -> ClassTable:
+    """Return the table of a map that another process sends; the sender's own where both are one process."""
+    table = _tables.get(map_id)
+    if table is None:
+        table = _tables[map_id] = ClassTable(map_id, sender=False)
+    return table
+
+
+def received_class(map_id: str, number: int) -> type:
+    """Stand in a pickle for a class that both sides know by its number."""
+    return _tables[map_id].find(number)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, with a map's classes by number."""
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        classes: ClassTable,
+        by_value: type | None = None,
+        buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self._table = classes
+        self._by_value = by_value
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        # Only a class that goes by value is reduced to six parts, its state setter the last.
+        if reduced is NotImplemented or not isinstance(obj, type) or len(reduced) != 6:
+            return reduced
+        if obj is self._by_value:
+            return self._tracked(obj, reduced)
+        return self._table.reduce(obj) or reduced
+
+    def _tracked(self, cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+        make, arguments, *rest = reduced
+        number = self._table.reduce(cls)[1][1]  # type: ignore[index]
+        return make, (*arguments[:-2], self._table.tracker_id(number), arguments[-1]), *rest
+
+
+def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, NotPicklable]]:
+    """Pack ``values``; the second part tells which positions could not be, and why."""
+    if _all_plain(values):
+        return Parcel(pickle.dumps(values, 5)), {}
+    file = io.BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
+    pickler = _Pickler(file, classes, buffer_callback=lambda buffer: _keep_inside(buffer, buffers))
+    ends: list[int] = []
+    counts: list[int] = []
+    refused: dict[int, NotPicklable] = {}
+    for position, value in enumerate(values):
+        start, known = file.tell(), len(buffers)
+        try:
+            pickler.dump(value)
+        except Exception as exc:  # noqa: BLE001 - __reduce__ is the user's code and may raise anything
+            refused[position] = NotPicklable(f"{describe_fault(value)}: {exc}")
+            refused[position].__cause__ = exc
+            file.seek(start)
+            file.truncate()
+            del buffers[known:]
+        pickler.clear_memo()
+        ends.append(file.tell())
+        counts.append(len(buffers) - known)
+    return Parcel(file.getvalue(), tuple(ends), buffers, tuple(counts) if buffers else ()), refused
+
+
+def _all_plain(values: list[Any]) -> bool:
+    types = set(map(type, values))
+    if types <= _PLAIN:
+        return True
+    return types == {tuple} and set(map(type, chain.from_iterable(values))) <= _PLAIN
+
+
+def _keep_inside(buffer: pickle.PickleBuffer, outside: list[pickle.PickleBuffer]) -> bool:
+    try:
+        small = buffer.raw().nbytes < _OUT_OF_BAND
+    except BufferError:  # not contiguous
+        return True
+    if not small:
+        outside.append(buffer)
+    return small
+
+
+class Unpacked:
+    """A parcel's values, each loaded when it is asked for by its position."""
+
+    def __init__(self, parcel: Parcel) -> None:
+        self._view = memoryview(parcel.data)
+        ends = parcel.ends or ()
+        self._spans = list(zip((0, *ends), ends, strict=False))
+        bounds = list(accumulate(parcel.counts, initial=0))
+        self._buffers = [parcel.buffers[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def __getitem__(self, position: int) -> Any:
+        start, end = self._spans[position]
+        buffers = self._buffers[position] if self._buffers else ()
+        return pickle.loads(self._view[start:end], buffers=buffers)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+
+def unpack(parcel: Parcel | SpilledParcel, *, keep: bool = False) -> list[Any] | Unpacked:
+    """Open a parcel. A spilled one's file is removed, as its only reader has it mapped, unless it is to be kept."""
+    if isinstance(parcel, SpilledParcel):
+        parcel = _map_file(parcel, keep=keep)
+    if parcel.ends is None:
+        values: list[Any] = pickle.loads(parcel.data)
+        return values
+    return Unpacked(parcel)
+
+
+def spill(parcel: Parcel, folder: str | None) -> Parcel | SpilledParcel:
+    """Move a large parcel to a file in ``folder``; make it fit to be pickled itself where it stays."""
+    if folder is not None and parcel.nbytes() >= _SPILL:
+        try:
+            return _write_file(parcel, folder)
+        except OSError:
+            # No room left there: the pipe is slower, and always has room.
+            pass
+    return parcel._replace(buffers=[bytes(buffer) for buffer in parcel.buffers]) if parcel.buffers else parcel
+
+
+def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
+    path = os.path.join(folder, uuid.uuid4().hex)
+    places: list[tuple[int, int]] = []
+    with open(path, "xb", buffering=0) as file:
+        try:
+            _write_all(file, memoryview(parcel.data))
+            for buffer in parcel.buffers:
+                raw = memoryview(buffer).cast("B") if not isinstance(buffer, pickle.PickleBuffer) else buffer.raw()
+                file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
+                places.append((file.tell(), raw.nbytes))
+                _write_all(file, raw)
+        except BaseException:
+            os.unlink(path)
+            raise
+    return SpilledParcel(path, len(parcel.data), tuple(places), parcel.ends, parcel.counts)
+
+
+def _write_all(file: io.FileIO, view: memoryview) -> None:
+    while view.nbytes:
+        view = view[file.write(view) :]
+
+
+def _map_file(spilled: SpilledParcel, *, keep: bool) -> Parcel:
+    with open(spilled.path, "rb") as file:
+        # A private mapping: the reader may write to his arrays, and the file stays as it is.
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    if not keep:
+        os.unlink(spilled.path)
+    buffers = [view[start : start + size] for start, size in spilled.places]
+    return Parcel(view[: spilled.size], spilled.ends, buffers, spilled.counts)
+
+
+def describe_fault(value: object) -> str:
+    """Say which part of ``value`` keeps it from being pickled, as a path from its top."""
+    path, culprit = _deepest_fault("", value, set())
+    where = f", at {path.lstrip('.')}" if path else ""
+    return f"a {type(value).__qualname__} cannot be pickled because of a {type(culprit).__qualname__}{where}"
+
+
+def _deepest_fault(path: str, value: object, seen: set[int]) -> tuple[str, object]:
+    seen.add(id(value))
+    for name, part in _parts(value):
+        if id(part) not in seen and not _picklable(part):
+            return _deepest_fault(f"{path}{name}", part, seen)
+    return path, value
+
+
+def _picklable(value: object) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:  # noqa: BLE001 - whatever it is, it cannot be pickled
+        return False
+    return True
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """Yield what ``value`` is made of, each with the words that lead to it."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield f"[{key!r}]", part
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for position, part in enumerate(value):
+            yield f"[{position}]", part
+    yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
+    yield from function_parts(value)
+
+
+def function_parts(func: object) -> Iterator[tuple[str, object]]:
+    """Yield what a function drags along: closure, globals, defaults; of a method its object; of a partial its parts."""
+    code = getattr(func, "__code__", None)
+    if code is not None:
+        for name, cell in zip(code.co_freevars, getattr(func, "__closure__", None) or (), strict=False):
+            try:
+                yield f".closure variable {name!r}", cell.cell_contents
+            except ValueError:  # not yet assigned
+                continue
+        known = getattr(func, "__globals__", {})
+        yield from ((f".global {name!r}", known[name]) for name in _global_names(code) if name in known)
+        for position, part in enumerate(getattr(func, "__defaults__", None) or ()):
+            yield f".default {position}", part
+    for attribute in ("__self__", "__func__", "func", "args", "keywords"):
+        part = getattr(func, attribute, None)
+        if part is not None and not isinstance(part, type(os)):
+            yield f".{attribute}", part
+
+
+def _global_names(code: Any) -> set[str]:
+    """Return the names that a code object and those nested in it look up."""
+    nested = (const for const in code.co_consts if hasattr(const, "co_names"))
+    return set(code.co_names).union(*map(_global_names, nested))

@@ -1,0 +1,275 @@
+"""What runs out there: one chunk at a time, everything captured, one answer.
+
+A task is a callable without arguments that pickles small and raises nothing of the user's. Whatever engine carries
+it, in whatever process, calling it runs the chunk and returns the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections import OrderedDict
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from anymap import _board, _failures, _payload, _watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anymap._payload import Parcel, SpilledParcel, Unpacked
+
+PROTOCOL = 1
+"""Raised by one whenever what tasks or answers look like changes."""
+
+_KEPT_MAPS = 4
+"""How many maps a worker remembers the function of. Several may take turns on a shared worker."""
+
+depth: ContextVar[int] = ContextVar("anymap_depth", default=0)
+"""How many maps the running code is inside of."""
+
+
+class MapSpec(NamedTuple):
+    """What all tasks of one map have in common."""
+
+    map_id: str
+    function: Any
+    """The function itself where memory is shared, else its parcel."""
+    star: bool
+    """Rows are tuples, to be spread over the function's parameters."""
+    stop_on_error: bool
+    """End the chunk at its first failing item."""
+    board: Any
+    """A path; the board's memory itself where memory is shared; ``None`` where there is none."""
+    spool: str | None
+    """The folder for large results; ``None`` where no folder is shared."""
+    parent: int
+    """The caller's process id; 0 where that is on another host or the worker is not ours to look after."""
+    shares_memory: bool
+    inline: bool
+    depth: int
+
+
+class Answer(NamedTuple):
+    """What became of a chunk's first ``done`` rows; the rest have not been started."""
+
+    done: int
+    values: Any
+    """A list where memory is shared, else a parcel; failed and missing values are ``None``."""
+    failures: list[tuple[int, Any, float]]
+    """Position, exception (encoded unless memory is shared) and seconds of each row that failed."""
+    seconds: float
+    longest: float
+    """How long the slowest row took, in seconds."""
+    worker: str
+    broken: Any = None
+    """Why nothing could be run at all: the function could not be loaded there."""
+
+
+class Task:
+    """One chunk, ready to run anywhere."""
+
+    __slots__ = ("budget", "classes", "count", "rows", "slot", "spec")
+
+    def __init__(
+        self,
+        spec: MapSpec,
+        rows: Any,
+        count: int,
+        slot: int,
+        budget: float | None,
+        classes: dict[int, bytes],
+    ) -> None:
+        self.spec = spec
+        self.rows = rows
+        self.count = count
+        self.slot = slot
+        self.budget = budget
+        self.classes = classes
+
+    def __call__(self) -> Answer:
+        return _run(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As bytes: engines that pickle with dill or cloudpickle would walk through the whole task.
+        parts = (self.spec, self.rows, self.count, self.slot, self.budget, self.classes)
+        return load_task, (PROTOCOL, pickle.dumps(parts, 5))
+
+
+def load_task(protocol: int, data: bytes) -> Task:
+    if protocol != PROTOCOL:
+        message = f"this worker speaks protocol {PROTOCOL}, the caller {protocol}: install the same anymap on both"
+        raise RuntimeError(message)
+    return Task(*pickle.loads(data))
+
+
+class _Context(NamedTuple):
+    """What a worker keeps of a map between its chunks."""
+
+    func: Callable[..., Any]
+    classes: _payload.ClassTable
+    board: _board.Buffer
+
+
+_contexts: OrderedDict[str, _Context] = OrderedDict()
+_contexts_lock = threading.Lock()
+_settled = False
+
+
+def _run(task: Task) -> Answer:
+    spec = task.spec
+    if spec.shares_memory:
+        return _answer_in_memory(task)
+    if spec.parent:
+        settle_in(spec.parent)
+    try:
+        context = _context(task)
+        rows = _payload.unpack(task.rows)
+    except BaseException as exc:  # noqa: BLE001 - the user's modules run their code when they are imported
+        broken = _failures.encode(exc, cloudpickle_dumps)
+        return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), broken)
+    with _inside(spec):
+        return _answer_in_bytes(task, context, rows)
+
+
+def _answer_in_memory(task: Task) -> Answer:
+    with _inside(task.spec):
+        ran = _run_rows(task, task.spec.function, task.rows, task.spec.board)
+    return Answer(ran.done, ran.values, ran.failures, ran.seconds, ran.longest, _worker_name(task.spec))
+
+
+def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked) -> Answer:
+    ran = _run_rows(task, context.func, rows, context.board)
+
+    def dumps(value: Any) -> bytes:
+        parcel, refused = _payload.pack([value], context.classes)
+        if refused:
+            raise refused[0]
+        data: bytes = pickle.dumps(_payload.unpack(parcel)[0]) if parcel.buffers else parcel.data
+        return data
+
+    parcel, refused = _pack_results(ran.values, context.classes)
+    failures = [(position, _failures.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
+    failures += [(position, _failures.encode(exc, dumps), 0.0) for position, exc in refused.items()]
+    values = _payload.spill(parcel, task.spec.spool)
+    return Answer(ran.done, values, failures, ran.seconds, ran.longest, _worker_name(task.spec))
+
+
+def _pack_results(values: list[Any], classes: _payload.ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+    parcel, refused = _payload.pack(values, classes)
+    if not refused:
+        return parcel, {}
+    kept = [None if position in refused else value for position, value in enumerate(values)]
+    return _payload.pack(kept, classes)[0], {position: _blame("result", exc) for position, exc in refused.items()}
+
+
+def _blame(what: str, exc: Exception) -> Exception:
+    renamed = type(exc)(f"the {what} cannot be sent back: {exc}")
+    renamed.__cause__ = exc.__cause__
+    return renamed
+
+
+def cloudpickle_dumps(value: Any) -> bytes:
+    import cloudpickle  # noqa: PLC0415 - only wanted when something went wrong
+
+    data: bytes = cloudpickle.dumps(value)
+    return data
+
+
+class _Ran(NamedTuple):
+    done: int
+    values: list[Any]
+    failures: list[tuple[int, Any, float]]
+    seconds: float
+    longest: float
+
+
+def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer) -> _Ran:
+    """Run the rows one after another until the chunk, its time budget or the map ends."""
+    star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
+    offset = _board.item_offset(task.slot)
+    _board.sign(board, task.slot)
+    values: list[Any] = []
+    failures: list[tuple[int, Any, float]] = []
+    longest = 0.0
+    began = now = clock()
+    end = began + task.budget if task.budget is not None else float("inf")
+    for position in range(task.count):
+        if board[0] or now > end:
+            break
+        write_item(board, offset, position, now)
+        try:
+            row = rows[position]
+            values.append(func(*row) if star else func(row))
+        except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
+            _let_interrupts_pass(exc, task.spec)
+            values.append(None)
+            failures.append((position, exc, clock() - now))
+            if task.spec.stop_on_error:
+                break
+        before, now = now, clock()
+        if now - before > longest:
+            longest = now - before
+    # From here on no item is running, though the answer is still to be packed and sent.
+    write_item(board, offset, task.count, now)
+    return _Ran(len(values), values, failures, clock() - began, longest)
+
+
+def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
+    # In the caller's own thread it is the caller's Ctrl-C, not the item's error.
+    if spec.inline and isinstance(exc, KeyboardInterrupt):
+        raise exc
+
+
+def _context(task: Task) -> _Context:
+    spec = task.spec
+    with _contexts_lock:
+        context = _contexts.get(spec.map_id)
+        if context is not None:
+            _contexts.move_to_end(spec.map_id)
+    if context is None:
+        context = _load_context(spec, task.classes)
+        with _contexts_lock:
+            _contexts[spec.map_id] = context
+            while len(_contexts) > _KEPT_MAPS:
+                _contexts.popitem(last=False)
+    context.classes.blobs.update(task.classes)
+    return context
+
+
+def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
+    classes = _payload.receiver_table(spec.map_id)
+    classes.blobs.update(blobs)
+    func = _payload.unpack(spec.function, keep=True)[0]
+    board = _board.attach(spec.board) if spec.board else bytearray(_board.SIZE)
+    return _Context(func, classes, board)
+
+
+@contextlib.contextmanager
+def _inside(spec: MapSpec) -> Iterator[None]:
+    token = depth.set(spec.depth + 1)
+    try:
+        yield
+    finally:
+        depth.reset(token)
+
+
+def settle_in(parent: int) -> None:
+    """Make this process a good worker of ``parent``, the first time it runs something for it."""
+    global _settled  # noqa: PLW0603 - a fact about the process
+    if _settled or os.getpid() == parent:
+        return
+    _settled = True
+    # Ctrl-C goes to the whole group; what follows from it is the caller's to decide.
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _watch.end_with(parent)
+
+
+def _worker_name(spec: MapSpec) -> str:
+    return str(os.getpid()) if spec.parent or spec.shares_memory else f"{os.getpid()} on {socket.gethostname()}"

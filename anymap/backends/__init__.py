@@ -1,0 +1,47 @@
+"""The backends, and what it takes to write one.
+
+Each class is imported when it is first asked for, as is the library it runs on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from anymap.backends.base import Backend, ChunkLost, Task, Traits
+
+if TYPE_CHECKING:
+    from anymap.backends.dask import Dask
+    from anymap.backends.joblib import Joblib
+    from anymap.backends.pathos import Pathos
+    from anymap.backends.processes import Processes
+    from anymap.backends.serial import Serial
+    from anymap.backends.threads import Threads
+
+__all__ = [
+    "Backend",
+    "ChunkLost",
+    "Dask",
+    "Joblib",
+    "Pathos",
+    "Processes",
+    "Serial",
+    "Task",
+    "Threads",
+    "Traits",
+]
+
+_classes = ("Serial", "Threads", "Processes", "Pathos", "Joblib", "Dask")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _classes:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from anymap import _registry  # noqa: PLC0415 - only to ask for one
+
+    return _registry.find(name.lower())
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

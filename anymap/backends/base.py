@@ -1,0 +1,127 @@
+"""The contract between the engine and a backend.
+
+A backend takes tasks and returns futures. It knows nothing of items, order, retries, chunks or progress: those are
+the engine's, and so they mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from anymap._worker import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
+
+    from anymap._worker import Answer
+
+__all__ = ["Backend", "ChunkLost", "Task", "Traits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What the engine may ask of a backend once it is open. The shared exam holds a backend to its answers."""
+
+    shares_memory: bool = False
+    """Tasks run in this process: objects are handed over as they are, nothing is pickled."""
+    remote: bool = False
+    """Workers may be on other machines: neither files nor shared memory of this host reach them."""
+    inline: bool = False
+    """``submit`` returns only when the task has run, in the caller's own thread."""
+    kills: bool = False
+    """``kill`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
+    sees_death: bool = True
+    """The future of a task whose worker died ends with ``ChunkLost`` instead of staying open for ever."""
+    forks: bool = False
+    """Workers are forks of this process, with whatever locks its other threads held at that moment."""
+
+
+class ChunkLost(Exception):  # noqa: N818 - it says what became of a task, not that the backend erred
+    """Ends a task's future when its worker died or the engine dropped the task.
+
+    ``dead`` maps the process ids known to have died to their exit codes (negative: a signal; ``None``: unknown).
+    Leave it out where the engine tells no more than that something died: the items that may have done it are then
+    run again one by one.
+    """
+
+    def __init__(self, cause: str, dead: Mapping[int, int | None] | None = None) -> None:
+        self.cause = cause
+        self.dead = dead
+        super().__init__(cause)
+
+
+class Backend(abc.ABC):
+    """Where tasks run. Subclass it, implement ``open``, ``submit`` and ``close``, declare ``traits``.
+
+    An instance carries the options of its constructor and may be given to many maps, also at the same time: each
+    map opens a copy of its own (:meth:`fresh`), so ``open`` may keep what it likes on ``self``.
+
+    A task is a picklable callable without arguments. Call it where the work shall run and hand its return value back
+    through the future, untouched. It raises nothing of the user's: whatever the user's function does, including
+    ``SystemExit``, comes back inside the answer.
+
+    A future ends exactly once:
+
+    * with the answer that the task returned;
+    * with :class:`ChunkLost` when the worker died (a cancelled future counts as lost too);
+    * with any other exception when the engine itself broke: the map then stops with that exception.
+    """
+
+    name: ClassVar[str]
+    """The name it is registered under."""
+    traits: Traits = Traits()
+    """Set on the class or, where it depends on the options, by ``open``."""
+    workers: int = 1
+    """How many tasks run at once; set by ``open``."""
+
+    @abc.abstractmethod
+    def open(self, workers: int | None) -> None:
+        """Get ready to run ``workers`` tasks at a time; ``None``: as many as this backend thinks right.
+
+        May return before the workers are up. Raises :class:`~anymap.BackendConnectionError` if there is an engine to
+        be reached and it cannot be.
+        """
+
+    @abc.abstractmethod
+    def submit(self, task: Task) -> Future[Answer]:
+        """Queue one task. Called from several threads, never after ``close``."""
+
+    @abc.abstractmethod
+    def close(self, *, abandon: bool) -> None:
+        """Give back what ``open`` took. Called once, also after an ``open`` that failed half-way.
+
+        ``abandon`` says that tasks are still queued or running and nobody wants their answers: drop the queued ones,
+        stop the running ones if that can be done, and return promptly in any case.
+        """
+
+    def capacity(self) -> int:
+        """How many tasks can run at once now. Read again at each fill; 0: none yet."""
+        return self.workers
+
+    def poll(self) -> None:
+        """Look after the engine. Called about ten times a second, from one thread, while the map lasts."""
+
+    def kill(self, pid: int) -> None:
+        """End the worker process ``pid``, which runs a task of ours. Only called where ``traits.kills``."""
+        raise NotImplementedError
+
+    def abandon(self, future: Future[Answer]) -> None:
+        """Nobody waits for this task any more, and it may be stuck: fill its place if that can be done.
+
+        Only called where ``traits.kills`` is false. Whatever the future brings later is dropped.
+        """
+        future.cancel()
+
+    def waiting(self) -> AbstractContextManager[object]:
+        """Enclose each blocking wait of the map's caller."""
+        return contextlib.nullcontext()
+
+    def fresh(self) -> Self:
+        """Return an unopened copy with the same options."""
+        return copy.copy(self)

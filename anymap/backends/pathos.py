@@ -1,0 +1,69 @@
+"""On the processes of a pathos pool."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pathos import helpers
+
+from anymap import _cpus
+from anymap._errors import UnsupportedOption
+from anymap._local import pooled
+from anymap.backends.base import Backend, ChunkLost, Task, Traits
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from anymap._worker import Answer
+
+
+class Pathos(Backend):
+    """A pathos pool of its own for each map, apart from the pools that pathos caches.
+
+    The workers are forks of this process, made when the map begins: they see its globals as they are then. That is also
+    why no pool is kept for a later map, as its workers would see what was. A fork takes a few milliseconds.
+    """
+
+    name: ClassVar[str] = "pathos"
+    traits = Traits(kills=True, forks=True)
+
+    def open(self, workers: int | None) -> None:
+        self.workers = workers or _cpus.available()
+        self._keeper = pooled.PoolKeeper(self._make_pool, _send, ChunkLost)
+        self._keeper.start()
+
+    def submit(self, task: Task) -> Future[Answer]:
+        return self._keeper.submit(task)
+
+    def poll(self) -> None:
+        self._keeper.poll()
+
+    def kill(self, pid: int) -> None:
+        self._keeper.kill(pid)
+
+    def close(self, *, abandon: bool) -> None:
+        self._keeper.close(abandon=abandon)
+
+    def _make_pool(self) -> Any:
+        if helpers.mp.current_process().daemon:
+            raise UnsupportedOption(
+                "a worker of a pathos pool cannot have a pathos pool of its own: "
+                "use backend='threads' or 'serial' for the inner map"
+            )
+        # The kernel takes the end of the forking thread for the end of the parent; only this one lasts as long.
+        at_once = threading.current_thread() is threading.main_thread()
+        initializer = partial(pooled.start_worker, at_once=at_once)
+        context = helpers.mp.get_context("fork")
+        with pooled.interrupts_held_back():
+            return helpers.ProcessPool(self.workers, initializer, (os.getpid(),), context=context)
+
+
+def _send(pool: Any, task: Task, future: Future[Answer]) -> None:
+    pool.apply_async(
+        task,
+        callback=lambda answer: pooled.settle(future, lambda: answer),
+        error_callback=partial(pooled.fail, future),
+    )

@@ -1,0 +1,55 @@
+"""In worker processes of our own: the default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from anymap import _cpus
+from anymap._errors import ConfigError
+from anymap._local import pool
+from anymap.backends.base import Backend, Task, Traits
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from anymap._worker import Answer
+
+_LEASES = {"spawn": pool.lease, "fork": pool.lease_forks}
+
+
+class Processes(Backend):
+    """Supervised workers on this machine.
+
+    ``start_method="spawn"``: fresh interpreters, kept warm for the next map. They never run the caller's ``__main__``,
+    so a script needs no guard. ``"fork"``: copies of this process, made for this map alone, which see its globals and
+    hold whatever locks its other threads held.
+
+    >>> from anymap import pmap
+    >>> from anymap.backends import Processes
+    >>> pmap(abs, [-1, 2], backend=Processes(start_method="fork"), workers=1)
+    [1, 2]
+    """
+
+    name: ClassVar[str] = "processes"
+    traits = Traits(kills=True)
+
+    def __init__(self, *, start_method: Literal["spawn", "fork"] = "spawn") -> None:
+        if start_method not in _LEASES:
+            raise ConfigError(f"start_method must be 'spawn' or 'fork', not {start_method!r}")
+        self.start_method = start_method
+        if start_method == "fork":
+            self.traits = Traits(kills=True, forks=True)
+
+    def open(self, workers: int | None) -> None:
+        self.workers = workers or _cpus.available()
+        self._lease = _LEASES[self.start_method](self.workers)
+
+    def submit(self, task: Task) -> Future[Answer]:
+        return self._lease.submit(task)
+
+    def kill(self, pid: int) -> None:
+        self._lease.kill(pid)
+
+    def close(self, *, abandon: bool) -> None:  # noqa: ARG002 - what still runs is ended in either case
+        if hasattr(self, "_lease"):
+            self._lease.close()

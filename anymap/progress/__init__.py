@@ -1,0 +1,45 @@
+"""Events that a map sends, and what shows them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from anymap.progress.events import Advanced, Event, Finished, Sink, Started
+
+if TYPE_CHECKING:
+    from anymap.progress._bar import BarSink
+    from anymap.progress._emitter import Emitter
+    from anymap.progress._log import LogSink
+    from anymap.progress._resolve import ProgressOption, resolve
+
+__all__ = [
+    "Advanced",
+    "BarSink",
+    "Emitter",
+    "Event",
+    "Finished",
+    "LogSink",
+    "ProgressOption",
+    "Sink",
+    "Started",
+    "resolve",
+]
+
+_LATER = {
+    "BarSink": "anymap.progress._bar",
+    "Emitter": "anymap.progress._emitter",
+    "LogSink": "anymap.progress._log",
+    "ProgressOption": "anymap.progress._resolve",
+    "resolve": "anymap.progress._resolve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

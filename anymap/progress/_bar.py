@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anymap.progress._troubles import troubles
+from anymap.progress.events import Advanced, Event, Finished, Started
+
+if TYPE_CHECKING:
+    from anymap.progress._tqdm import Bar
+
+__all__ = ["BarSink"]
+
+
+class BarSink:
+    """Draws a tqdm bar that counts items.
+
+    ``kind`` is the tqdm class to draw with; by default a widget in a notebook that has ipywidgets, else a line of
+    text on stderr. ``delay`` keeps the bar away until the map has lasted that many seconds: a shorter map shows none,
+    and tqdm is not even imported. All other keywords are tqdm's, but for the iterable, the total and the initial count.
+    One sink serves one map at a time.
+
+    Raises:
+        ConfigError: tqdm does not know one of the keywords.
+    """
+
+    def __init__(self, kind: type[Any] | None = None, /, *, delay: float = 0.0, **options: Any) -> None:
+        if kind is not None or options:
+            from anymap.progress._tqdm import check_keywords  # noqa: PLC0415 - tqdm comes with it
+
+            check_keywords(kind, options)
+        self._kind = kind
+        self._delay = delay
+        self._options = options
+        self._waiting: Started | None = None
+        self._bar: Bar | None = None
+        self._drawn = 0.0
+        self._own_postfix: list[str] = []
+
+    def __call__(self, event: Event, /) -> None:
+        try:
+            self._show(event)
+        except Exception:
+            self._drop()
+            raise
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._waiting = event
+        if self._waiting is not None and _elapsed(event) >= self._delay:
+            self._open(self._waiting)
+        if isinstance(event, Advanced) and self._bar is not None:
+            self._advance(self._bar, event)
+        elif isinstance(event, Finished):
+            self._finish(event)
+
+    def _open(self, started: Started) -> None:
+        from anymap.progress._tqdm import open_bar  # noqa: PLC0415 - tqdm comes with it
+
+        self._waiting = None
+        bar = open_bar(self._kind, self._options, desc=started.desc, total=started.total)
+        if bar.disable:
+            return
+        self._bar = bar
+        self._drawn = 0.0
+        self._own_postfix = [bar.postfix] if isinstance(bar.postfix, str) else []
+
+    def _advance(self, bar: Bar, event: Advanced) -> None:
+        self._set(bar, event, event.total)
+        # tqdm draws only when the count moves; the seconds must move without it.
+        if bar.update(event.done - bar.n) or (self._is_stale(bar, event.elapsed) and bar.refresh()):
+            self._drawn = event.elapsed
+
+    def _is_stale(self, bar: Bar, elapsed: float) -> bool:
+        return int(elapsed) != int(self._drawn) and elapsed - self._drawn >= bar.mininterval
+
+    def _finish(self, event: Finished) -> None:
+        bar, self._bar, self._waiting = self._bar, None, None
+        if bar is None:
+            return
+        self._set(bar, event, event.done if event.complete else event.total)
+        bar.n = event.done
+        bar.close()
+
+    def _set(self, bar: Bar, event: Advanced | Finished, total: int | None) -> None:
+        bar.set_elapsed(event.elapsed)
+        bar.set_total(total)
+        bar.postfix = ", ".join(self._own_postfix + [f"{what}={n}" for what, n in troubles(event).items()])
+
+    def _drop(self) -> None:
+        bar, self._bar, self._waiting = self._bar, None, None
+        if bar is not None:
+            # Else it draws itself once more when it is collected.
+            bar.disable = True
+
+
+def _elapsed(event: Event) -> float:
+    return 0.0 if isinstance(event, Started) else event.elapsed

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import logging
+
+from anymap.progress._troubles import troubles
+from anymap.progress.events import Advanced, Event, Finished, Started
+
+__all__ = ["LogSink"]
+
+
+class LogSink:
+    """Writes how far a map is as ``INFO`` lines of the logger ``anymap.progress``.
+
+    A line comes when another tenth of the items is done, or else when ``every`` seconds have passed since the last
+    one; where the number of items is unknown only time counts. One more line tells the end. Nothing is seen unless
+    logging is set up to show ``INFO``. One sink serves one map at a time.
+    """
+
+    def __init__(self, logger: logging.Logger | str = "anymap.progress", *, every: float = 10.0) -> None:
+        self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger
+        self._every = every
+        self._begin(None)
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case Started():
+                self._begin(event.desc)
+            case Advanced():
+                self._advance(event)
+            case Finished():
+                self._logger.info("%s: %s", self._desc, _ending(event))
+
+    def _begin(self, desc: str | None) -> None:
+        self._desc = desc or "map"
+        self._tenths = 0
+        self._last = 0.0
+
+    def _advance(self, event: Advanced) -> None:
+        tenths = _tenths(event)
+        if tenths <= self._tenths and event.elapsed - self._last < self._every:
+            return
+        self._tenths, self._last = max(tenths, self._tenths), event.elapsed
+        self._logger.info("%s: %s", self._desc, _standing(event))
+
+
+def _tenths(event: Advanced) -> int:
+    # Not ten: that all items are done is for the last line to say.
+    return min(9, event.done * 10 // event.total) if event.total else 0
+
+
+def _standing(event: Advanced) -> str:
+    share = f"{event.done * 100 // event.total} %, " if event.total else ""
+    return share + _line(event, troubles(event))
+
+
+def _ending(event: Finished) -> str:
+    return f"{'finished' if event.complete else 'stopped'}, {_line(event, {'failed': 0} | troubles(event))}"
+
+
+def _line(event: Advanced | Finished, counts: dict[str, int]) -> str:
+    total = "" if event.total is None else f" of {event.total}"
+    return ", ".join(
+        [f"{event.done}{total} items", *(f"{n} {what}" for what, n in counts.items()), f"{event.elapsed:.1f} s"]
+    )

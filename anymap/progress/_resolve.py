@@ -1,0 +1,116 @@
+"""What ``progress=`` may be, and the sinks it stands for."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from anymap._errors import ConfigError
+from anymap.progress._bar import BarSink
+from anymap.progress._where import in_notebook, on_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anymap.progress.events import Sink
+
+__all__ = ["ProgressOption", "resolve"]
+
+ProgressOption: TypeAlias = "bool | str | type[Any] | Sink | Mapping[str, Any] | Sequence[ProgressOption] | None"
+"""What ``pmap`` takes as ``progress=``."""
+
+SINKS = {
+    "bar": "anymap.progress._bar:BarSink",
+    "log": "anymap.progress._log:LogSink",
+    "tqdm": "anymap.progress._bar:BarSink",
+}
+"""Sinks that go by a name: where the class stands that is called without arguments."""
+
+NO_SINK = ("none", "off")
+
+PATIENCE = 0.5
+"""Seconds that a map lasts before it shows a bar of itself unasked."""
+
+
+def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[Sink]:
+    """Return the sinks that ``progress`` asks for.
+
+    * ``None`` or ``"auto"``: a bar if this map is the ``outermost`` one, stderr is a terminal or we are in a notebook,
+      and once the map has lasted half a second.
+    * ``True``, ``"bar"`` or ``"tqdm"``: a bar at once, wherever stderr goes.
+    * ``False``, ``"off"`` or ``"none"``: nothing.
+    * ``"log"``: lines of the logger ``anymap.progress``.
+    * a mapping: a bar with these keyword arguments of tqdm's, and with the class ``tqdm_class`` if that is among them.
+    * a tqdm class, or a ``functools.partial`` of one with keyword arguments: a bar drawn with it.
+    * any other callable: itself.
+    * a list or tuple of these: all of them.
+
+    Raises:
+        ConfigError: it is none of these, or has a keyword that tqdm does not know.
+    """
+    match progress:
+        case None | "auto":
+            return [BarSink(delay=PATIENCE)] if outermost and (on_terminal() or in_notebook()) else []
+        case bool():
+            return [BarSink()] if progress else []
+        case str():
+            return _named(progress)
+        case Mapping():
+            return [_bar(**{"tqdm_class": None, **_keywords(progress)})]
+        case list() | tuple():
+            return [sink for each in progress for sink in resolve(each, outermost=outermost)]
+        case _:
+            return [_called(progress)]
+
+
+def _named(name: str) -> list[Sink]:
+    if name in NO_SINK:
+        return []
+    if name not in SINKS:
+        nearest = difflib.get_close_matches(name, ["auto", *SINKS, *NO_SINK], n=1)
+        raise _wrong(name, f" Did you mean {nearest[0]!r}?" if nearest else "")
+    module, _, attribute = SINKS[name].partition(":")
+    return [getattr(importlib.import_module(module), attribute)()]
+
+
+def _called(progress: Any) -> Sink:
+    if _is_tqdm(progress):
+        return BarSink(progress)
+    if isinstance(progress, functools.partial) and _is_tqdm(progress.func):
+        if progress.args:
+            raise ConfigError(f"progress={progress!r}: a tqdm class takes only keyword arguments here")
+        return _bar(progress.func, **progress.keywords)
+    if callable(progress):
+        return progress  # type: ignore[no-any-return]
+    raise _wrong(progress)
+
+
+def _bar(tqdm_class: Any, **options: Any) -> Sink:
+    if not (tqdm_class is None or _is_tqdm(tqdm_class)):
+        raise ConfigError(f"progress: tqdm_class={tqdm_class!r} is no tqdm class")
+    return BarSink(tqdm_class, **options)
+
+
+def _keywords(options: Mapping[Any, Any]) -> Mapping[str, Any]:
+    for name in options:
+        if not isinstance(name, str):
+            raise ConfigError(f"progress: {name!r} is no keyword argument of tqdm")
+    return options
+
+
+def _is_tqdm(value: object) -> bool:
+    # Whoever has such a class has imported tqdm; nobody else needs it.
+    tqdm = sys.modules.get("tqdm.std")
+    return tqdm is not None and isinstance(value, type) and issubclass(value, tqdm.tqdm)
+
+
+def _wrong(progress: object, hint: str = "") -> ConfigError:
+    names = ", ".join(repr(name) for name in ("auto", *SINKS, *NO_SINK))
+    return ConfigError(
+        f"progress={progress!r} asks for nothing known.{hint} It takes None, True, False, a name ({names}), "
+        "a mapping of tqdm's keyword arguments, a tqdm class, a callable that takes an event, or a list of these."
+    )
