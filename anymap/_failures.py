@@ -93,11 +93,32 @@ def _provably(exc: BaseException, dumps: Callable[[Any], bytes]) -> bytes | None
     """Pickle ``exc`` and load it again: a class with a constructor of its own often pickles and cannot be loaded."""
     if not isinstance(exc, Exception):
         return None
-    try:
-        pickled = dumps(exc)
-        return pickled if type(pickle.loads(pickled)) is type(exc) else None
-    except Exception:  # noqa: BLE001 - the user's own reducers and constructors run here
-        return None
+    for pickled_form in (exc, _Parts(type(exc), exc.args, dict(exc.__dict__))):
+        try:
+            pickled = dumps(pickled_form)
+            if type(_load(pickled)) is type(exc):
+                return pickled
+        except Exception:  # noqa: BLE001, S112 - the user's own reducers and constructors run here
+            continue
+    return None
+
+
+class _Parts(NamedTuple):
+    """An exception to be put together without its constructor, whose arguments are not known."""
+
+    kind: type[Exception]
+    args: tuple[Any, ...]
+    attributes: dict[str, Any]
+
+
+def _load(pickled: bytes) -> Any:
+    loaded = pickle.loads(pickled)
+    if not isinstance(loaded, _Parts):
+        return loaded
+    exc = loaded.kind.__new__(loaded.kind, *loaded.args)
+    exc.args = loaded.args
+    exc.__dict__.update(loaded.attributes)
+    return exc
 
 
 def decode(encoded: Encoded) -> Exception:
@@ -126,7 +147,7 @@ def _decode(encoded: Encoded) -> Exception:
 def _rebuild(encoded: Encoded) -> Exception:
     if encoded.pickled is not None:
         try:
-            exc = pickle.loads(encoded.pickled)
+            exc = _load(encoded.pickled)
         except Exception:  # noqa: BLE001 - it could be loaded there; here something it needs is missing
             exc = None
         if isinstance(exc, Exception):

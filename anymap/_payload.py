@@ -18,13 +18,15 @@ import io
 import mmap
 import os
 import pickle
+import sys
 import uuid
 import weakref
 from itertools import accumulate, chain
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
-from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID
+from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _dynamic_class_reduce
 
 from anymap._errors import NotPicklable
 
@@ -144,6 +146,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         reduced = super().reducer_override(obj)
+        if reduced is NotImplemented and isinstance(obj, (type, FunctionType)) and not _importable(obj.__module__):
+            reduced = _dynamic_class_reduce(obj) if isinstance(obj, type) else self._dynamic_function_reduce(obj)
         # Only a class that goes by value is reduced to six parts, its state setter the last.
         if reduced is NotImplemented or not isinstance(obj, type) or len(reduced) != 6:
             return reduced
@@ -155,6 +159,24 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         make, arguments, *rest = reduced
         number = self._table.reduce(cls)[1][1]  # type: ignore[index]
         return make, (*arguments[:-2], self._table.tracker_id(number), arguments[-1]), *rest
+
+
+def _importable(module: str | None) -> bool:
+    """Tell whether another process with the same path could import ``module``; a test runner's may be nowhere on it."""
+    root = (module or "builtins").partition(".")[0]
+    if root not in _found:
+        _found[root] = root in sys.builtin_module_names or any(_finds(finder, root) for finder in sys.meta_path)
+    return _found[root]
+
+
+_found: dict[str, bool] = {}
+
+
+def _finds(finder: Any, module: str) -> bool:
+    try:
+        return finder.find_spec(module, None) is not None
+    except Exception:  # noqa: BLE001 - somebody else's finder
+        return False
 
 
 def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, NotPicklable]]:

@@ -73,7 +73,8 @@ def run_page(page: Path, folder: Path) -> list[list[str]]:
     """Return the lines that each Python block prints."""
     script = folder / page.with_suffix(".py").name
     script.write_text(as_program(page))
-    command = [sys.executable, "-W", "error", str(script)]
+    # The exception is that of pyproject.toml.
+    command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", str(script)]
     ran = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     return [printed.splitlines() for printed in ran.stdout.split("\f\n")[:-1]]

@@ -79,17 +79,18 @@ def show(sinks, done=20):
 # What progress= may be
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    file = Terminal()
-    monkeypatch.setattr(sys, "stderr", file)
-    return file
+def stderr_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    # No fixture: pytest puts its own stderr in place between a fixture and its test.
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
 
 
 @pytest.mark.parametrize("progress", [None, "auto"])
 def test_unasked_a_bar_shows_on_a_terminal_once_the_map_has_lasted_half_a_second(
-    terminal: Terminal, progress: str | None
+    monkeypatch: pytest.MonkeyPatch, progress: str | None
 ) -> None:
+    terminal = stderr_on_a_terminal(monkeypatch)
     (sink,) = resolve(progress, outermost=True)
     sink(started())
     sink(advanced(3, 0.49))
@@ -100,14 +101,16 @@ def test_unasked_a_bar_shows_on_a_terminal_once_the_map_has_lasted_half_a_second
     assert terminal.getvalue().endswith("\n")
 
 
-def test_unasked_a_map_that_ends_within_half_a_second_shows_nothing(terminal: Terminal) -> None:
+def test_unasked_a_map_that_ends_within_half_a_second_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_on_a_terminal(monkeypatch)
     (sink,) = resolve(None)
     for event in (started(), advanced(3, 0.2), finished(20, 0.4)):
         sink(event)
     assert terminal.getvalue() == ""
 
 
-def test_unasked_an_inner_map_shows_nothing(terminal: Terminal) -> None:
+def test_unasked_an_inner_map_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr_on_a_terminal(monkeypatch)
     assert resolve(None, outermost=False) == []
 
 
@@ -154,7 +157,8 @@ def test_asked_for_a_bar_shows_at_once_wherever_stderr_goes(
 
 
 @pytest.mark.parametrize("progress", [False, "off", "none", [], [False, "off"]])
-def test_asked_for_nothing_there_is_no_sink(terminal: Terminal, progress: Any) -> None:
+def test_asked_for_nothing_there_is_no_sink(monkeypatch: pytest.MonkeyPatch, progress: Any) -> None:
+    stderr_on_a_terminal(monkeypatch)
     assert resolve(progress) == []
 
 
@@ -168,14 +172,16 @@ def test_a_callable_is_the_sink() -> None:
     assert resolve(seen.append) == [seen.append]
 
 
-def test_a_list_asks_for_all_that_it_holds(terminal: Terminal) -> None:
+def test_a_list_asks_for_all_that_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr_on_a_terminal(monkeypatch)
     bar, nested, sink = resolve([True, ["log", False], print])
     assert isinstance(bar, BarSink)
     assert isinstance(nested, LogSink)
     assert sink is print
 
 
-def test_a_mapping_is_passed_through_to_tqdm(terminal: Terminal) -> None:
+def test_a_mapping_is_passed_through_to_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_on_a_terminal(monkeypatch)
     (sink,) = resolve(types.MappingProxyType({"ncols": 50, "leave": False, "ascii": True, "unit": "file"}))
     for event in (started(), advanced(10, 1.0), finished(20, 2.0)):
         sink(event)

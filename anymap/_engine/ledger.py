@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _FREE_LOSSES = 3
 """So often may a chunk be lost with no item to blame before its items are run one by one."""
@@ -60,6 +60,8 @@ class Ledger:
     counts: Counts = field(default_factory=Counts)
     exhausted: bool = False
     """There is nothing left to pull."""
+    pulled: int = 0
+    """Rows staged so far. Only the pulling thread writes it."""
     attempts: dict[int, int] = field(default_factory=dict)
     """Failed attempts of rows that may be tried again."""
     _next_index: int = 0
@@ -68,16 +70,13 @@ class Ledger:
     _flying: set[Chunk] = field(default_factory=set)
 
     @property
-    def pulled(self) -> int:
-        return self._next_index + len(self.staged)
-
-    @property
     def flying(self) -> int:
         return len(self._flying)
 
-    @property
-    def finished(self) -> bool:
-        return self.exhausted and self.counts.done == self.pulled
+    def stage(self, rows: Sequence[Any]) -> None:
+        """Take in rows that have been pulled."""
+        self.pulled += len(rows)
+        self.staged.extend(rows)
 
     def in_flight(self) -> Iterable[Chunk]:
         return tuple(self._flying)

@@ -44,8 +44,8 @@ class _Arrival(NamedTuple):
     answer: Answer | None
     again: frozenset[int]
     """Positions that will be tried again and have no outcome yet."""
-    errors: dict[int, tuple[Exception, float, str]]
-    """Outcomes that no answer brought: exception, seconds, worker."""
+    death: tuple[Exception, float, str] | None = None
+    """What ended the only row of ``chunk`` where there is no answer: exception, seconds, worker."""
 
 
 class Run:
@@ -144,8 +144,8 @@ class Run:
     def _outcomes(self, arrival: _Arrival) -> tuple[list[Any], dict[int, Exception]]:
         chunk, answer = arrival.chunk, arrival.answer
         if answer is None:
-            [(position, (exc, seconds, worker))] = arrival.errors.items()
-            return [None], {0: self._attach(chunk.part(position, position + 1), 0, exc, seconds, worker)}
+            assert arrival.death is not None  # noqa: S101 - an arrival has one or the other
+            return [None], {0: self._attach(chunk, 0, *arrival.death)}
         values, unloadable = self._carrier.values(answer)
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
         for position, raised, seconds in answer.failures:
@@ -200,7 +200,7 @@ class Run:
         before = ledger.pulled
         try:
             if self._plan.prompt:
-                ledger.staged.extend(islice(self._rows, quantum))
+                ledger.stage(list(islice(self._rows, quantum)))
             else:
                 self._pull_watchfully(quantum)
         except Exception as exc:  # noqa: BLE001 - the input is the user's; what it gave so far is still done
@@ -212,10 +212,10 @@ class Run:
 
     def _pull_watchfully(self, quantum: int) -> None:
         """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
-        staged, arrivals, clock = self._ledger.staged, self._arrivals, time.monotonic
+        stage, arrivals, clock = self._ledger.stage, self._arrivals, time.monotonic
         began = clock()
         for row in islice(self._rows, quantum):
-            staged.append(row)
+            stage((row,))
             self._slow = clock() - began > _SLOW_PULL
             if arrivals or self._slow:
                 return
@@ -366,7 +366,7 @@ class Run:
             again = self._ledger.land(chunk, answer.done, raised, partial(self._verdict, raised), time.monotonic())
             self._note_failures(len(raised) - len(again))
             if answer.done:
-                self._arrivals.append(_Arrival(chunk, answer, frozenset(again), {}))
+                self._arrivals.append(_Arrival(chunk, answer, frozenset(again)))
 
     def _enter_loss(self, chunk: Chunk, slot: int, lost: BaseException) -> None:
         dead = getattr(lost, "dead", None)
@@ -375,17 +375,20 @@ class Run:
             if not self._forget(chunk, slot):
                 return
             self._count_dead(dead)
-            position = self._running_position(mark, dead)
+            position = self._running_position(chunk, mark, dead)
             certain = dead is not None and mark.pid in dead
             blamed = self._ledger.lose(chunk, position, certain=certain)
             if blamed is not None:
                 exc, seconds = self._death(chunk, blamed, mark, lost)
                 self._enter_failure(chunk, blamed, exc, seconds, str(mark.pid or "unknown"))
 
-    def _running_position(self, mark: _board.Mark, dead: Any) -> int | None:
+    def _running_position(self, chunk: Chunk, mark: _board.Mark, dead: Any) -> int | None:
         if self._backend.traits.remote:
             return None
         if dead is not None and mark.pid not in dead:
+            return -1
+        if chunk.expired is not None and chunk.expired != mark.position:
+            # It finished just before its worker was killed for it, and the item after it is not to blame.
             return -1
         return mark.position
 
@@ -412,7 +415,7 @@ class Run:
                 item = f"argument of item {chunk.start + position}"
                 exc = type(cause)(f"the {item} cannot be sent to a worker: {cause}")
                 exc.__cause__ = cause.__cause__
-                self._arrivals.append(_Arrival(chunk, None, frozenset(), {position: (exc, 0.0, "none")}))
+                self._arrive_dead(chunk, position, exc, 0.0, "none")
             self._note_failures(len(refused.errors))
         self._wake()
 
@@ -420,7 +423,11 @@ class Run:
         verdict = partial(self._plan_verdict, exc)
         if self._ledger.fail(chunk, position, verdict, time.monotonic()):
             self._note_failures(1)
-            self._arrivals.append(_Arrival(chunk, None, frozenset(), {position: (exc, seconds, worker)}))
+            self._arrive_dead(chunk, position, exc, seconds, worker)
+
+    def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
+        row = chunk.part(position, position + 1)
+        self._arrivals.append(_Arrival(row, None, frozenset(), (exc, seconds, worker)))
 
     def _note_failures(self, count: int) -> None:
         if count and self._plan.on_error == "raise":

@@ -1,151 +1,180 @@
-"""A dask cluster of our own, seen from inside: one process with the scheduler, one for each worker.
+"""A dask cluster of our own from inside: a process with the scheduler, and below it one for each worker.
 
-Neither knows the caller's ``__main__``. The scheduler's process starts the workers, replaces those that die, and ends
-all of it when the caller closes its standard input or is gone.
+All are started as the workers of the other local backends are, so none knows the caller's ``__main__``. The scheduler's
+process replaces workers that die, and ends all of it when the caller hangs up or is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
-import signal
-import sys
-from typing import TYPE_CHECKING, Any, TypedDict
+import pickle
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap import _spool, _watch
+from anymap._local import child, pool, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distributed import Scheduler
+    from anymap._local.recipe import Recipe
 
-HOST = "127.0.0.1"
-_INTERVAL = 0.2
-"""Seconds between two looks at whether the caller is still there."""
+_HOST = "127.0.0.1"
 _FALSE_STARTS = 3
-"""So many workers in a row that die before they are ready: no further one will do better."""
+"""So many workers in a row that end before they are ready: another one would do no better."""
 
 
-class Job(TypedDict):
-    """What the caller tells a process of the cluster, as a line of JSON on its standard input."""
+class Node(NamedTuple):
+    """A process that was started, and our end of the line to it."""
 
-    role: str
-    command: list[str]
-    """How to start a process of this cluster."""
-    path: list[str]
-    """The caller's ``sys.path``."""
-    workers: int
-    report: int
-    """The file descriptor on which to tell the caller how the start goes."""
-    parent: int
-    folder: str
+    process: pool.Process
+    line: socket.socket
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.line.close()
 
 
-def main(job: Job) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stdin = _take_stdin()
-    if job["role"] == "worker":
-        _watch.end_at_once()
-        _watch.end_with(job["parent"])
-        asyncio.run(_work(job, stdin))
-    else:
-        asyncio.run(_Cluster(job, stdin).serve())
+def start(wanted: Recipe, run: Callable[..., None], *arguments: Any) -> Node:
+    """Start a process that calls ``run(line, *arguments)``, ``line`` being the file descriptor of its end."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = pool.start_interpreter(wanted, theirs)
+        wire.send(ours.fileno(), pickle.dumps(wanted.preparation()))
+        wire.send(ours.fileno(), pickle.dumps(partial(run, theirs.fileno(), *arguments)))
+    return Node(process, ours)
 
 
-def _take_stdin() -> int:
-    """Move the line to the parent out of the way of what the user's functions start."""
-    taken = os.dup(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return taken
-
-
-async def _work(job: Job, stdin: int) -> None:
-    # Imported here, while the scheduler's process does the same.
-    from distributed import Security, Worker  # noqa: PLC0415
-
-    _silence()
-    with open(stdin) as lines:
-        address = lines.readline().strip()
-        if not address:
-            return
-        worker = Worker(
-            address,
-            host=HOST,
-            nthreads=1,
-            memory_limit=0,
-            local_directory=job["folder"],
-            dashboard=False,
-            dashboard_address=f"{HOST}:0",
-            security=Security(require_encryption=False),
-        )
-        await worker
-        await worker.finished()
+def run_scheduler(line: int, wanted: Recipe, workers: int, folder: str) -> None:
+    """Be the cluster. Reports on ``line`` its address, then ``None`` when all workers are ready."""
+    try:
+        asyncio.run(_Cluster(line, wanted, workers, folder).serve())
+    except Exception as exc:  # noqa: BLE001 - the caller must hear of it
+        wire.send(line, pickle.dumps(RuntimeError(f"{type(exc).__name__}: {exc}")))
+    child.leave()
 
 
 class _Cluster:
-    def __init__(self, job: Job, stdin: int) -> None:
-        self._job = job
-        self._stdin = stdin
-        self._folder = _spool.make_folder()
-        self._over = asyncio.Event()
-        self._workers: dict[int, asyncio.subprocess.Process] = {}
+    def __init__(self, line: int, wanted: Recipe, workers: int, folder: str) -> None:
+        self._line = line
+        self._wanted = wanted
+        self._count = workers
+        self._folder = folder
+        self._workers: set[Node] = set()
+        self._ready: set[Node] = set()
+        self._complete = False
+        self._false_starts = 0
         self._address = ""
+        self._end: asyncio.Future[None]
 
     async def serve(self) -> None:
-        asyncio.get_running_loop().add_reader(self._stdin, self._over.set)
+        self._end = asyncio.get_running_loop().create_future()
         try:
-            await self._start()
-            while not self._over.is_set() and os.getppid() == self._job["parent"]:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), _INTERVAL)
-        except Exception as exc:  # noqa: BLE001 - the caller has to hear of it
-            self._report(error=f"{type(exc).__name__}: {exc}")
+            # The workers first: they import what they need while this process does.
+            for _ in range(self._count):
+                self._start_worker()
+            await self._start_scheduler()
+            asyncio.get_running_loop().add_reader(self._line, self._hang_up)
+            await self._end
         finally:
-            await self._end()
+            for worker in self._workers:
+                worker.end()
 
-    async def _start(self) -> None:
-        # The workers first: they import what they need while this process does.
-        for number in range(self._job["workers"]):
-            self._workers[number] = await self._start_worker()
-        scheduler = await _start_scheduler()
-        self._address = scheduler.address
-        self._report(address=self._address)
-        self._keepers = [asyncio.create_task(self._keep(number)) for number in self._workers]
-        while len(scheduler.workers) < self._job["workers"] and not self._over.is_set():
-            await asyncio.sleep(0.01)
-        self._report(ready=True)
+    async def _start_scheduler(self) -> None:
+        from distributed import Scheduler, Security  # noqa: PLC0415 - takes half a second
 
-    async def _start_worker(self) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(*self._job["command"], stdin=asyncio.subprocess.PIPE)
-        job = {**self._job, "role": "worker", "parent": os.getpid(), "folder": self._folder}
-        _stdin_of(process).write(json.dumps(job).encode() + b"\n")
-        return process
+        _silence()
+        self._scheduler = await Scheduler(
+            host=_HOST,
+            port=0,
+            protocol="tcp",
+            # The engine decides what is to run again, and dask must not: an item may have done half its work.
+            allowed_failures=0,
+            dashboard=False,
+            dashboard_address=f"{_HOST}:0",
+            security=Security(require_encryption=False),
+        )
+        self._address = self._scheduler.address
+        for worker in self._workers:
+            self._tell_address(worker)
+        wire.send(self._line, pickle.dumps(self._address))
 
-    async def _keep(self, number: int) -> None:
-        """Have a worker, and another when that one dies."""
-        false_starts = 0
-        while not self._over.is_set():
-            process = self._workers[number]
-            _stdin_of(process).write(self._address.encode() + b"\n")
-            await process.wait()
-            self._workers[number] = await self._start_worker()
+    def _start_worker(self) -> None:
+        worker = start(self._wanted, run_worker, self._folder)
+        self._workers.add(worker)
+        asyncio.get_running_loop().add_reader(worker.line, self._hear, worker)
+        if self._address:
+            self._tell_address(worker)
+
+    def _tell_address(self, worker: Node) -> None:
+        wire.send(worker.line.fileno(), self._address.encode())
+
+    def _hear(self, worker: Node) -> None:
+        if _receive(worker.line):
+            self._ready.add(worker)
+            self._false_starts = 0
+            if len(self._ready) == self._count and not self._complete:
+                self._complete = True
+                wire.send(self._line, pickle.dumps(None))
+        else:
+            self._replace(worker)
+
+    def _replace(self, worker: Node) -> None:
+        asyncio.get_running_loop().remove_reader(worker.line)
+        self._workers.remove(worker)
+        worker.end()
+        if worker in self._ready:
+            self._ready.remove(worker)
+        else:
+            self._false_starts += 1
+        if self._false_starts < _FALSE_STARTS:
+            self._start_worker()
+        elif not self._end.done():
+            self._end.set_exception(RuntimeError("dask workers end while they start"))
+
+    def _hang_up(self) -> None:
+        if not self._end.done():
+            self._end.set_result(None)
 
 
-async def _start_scheduler() -> Scheduler:
-    from distributed import Scheduler, Security  # noqa: PLC0415 - takes half a second
+def _receive(line: socket.socket) -> bytes:
+    try:
+        return line.recv(4096)
+    except OSError:
+        return b""
+
+
+def run_worker(line: int, folder: str) -> None:
+    """Be a worker of the scheduler whose address comes on ``line``; report when it is ready."""
+    from distributed import Security, Worker  # noqa: PLC0415 - takes half a second
 
     _silence()
-    scheduler = Scheduler(
-        host=HOST,
-        port=0,
-        allowed_failures=0,
-        dashboard=False,
-        dashboard_address=f"{HOST}:0",
-        security=Security(require_encryption=False),
-    )
-    return await scheduler
+    address = wire.receive(line)
+    if address is not None:
+        worker = partial(
+            Worker,
+            address.decode(),
+            host=_HOST,
+            nthreads=1,
+            memory_limit=0,
+            local_directory=folder,
+            dashboard_address=f"{_HOST}:0",
+            security=Security(require_encryption=False),
+        )
+        asyncio.run(_work(line, worker))
+    child.leave()
+
+
+async def _work(line: int, make: Callable[[], Any]) -> None:
+    worker = await make()
+    wire.send(line, b"ready")
+    await worker.finished()
+
+
+def _silence() -> None:
+    """Keep quiet what dask says of connections that break: deaths are the engine's to tell."""
+    for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in {"distributed", "tornado", "asyncio"}:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)

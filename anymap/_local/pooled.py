@@ -126,14 +126,14 @@ class _Pool:
     def close(self) -> None:
         """Let the workers, who have nothing left to do, end by themselves."""
         pool, deadline = self.pool, time.monotonic() + _LIMIT
-        pool.close()
         members = [pool._worker_handler, pool._task_handler, pool._result_handler, *self._workers]
-        for member in members:
-            member.join(max(deadline - time.monotonic(), 0.0))
+        if not self.dead():
+            pool.close()
+            for member in members:
+                member.join(max(deadline - time.monotonic(), 0.0))
         if any(member.is_alive() for member in members):
             self.end()
-        else:
-            atexit.unregister(self.end)
+        atexit.unregister(self.end)
 
     def end(self) -> None:
         """Kill the workers and stop the pool's threads, in whatever state they are."""
@@ -167,6 +167,9 @@ class _Pool:
         """It may be in the middle of a message that no worker will read: read it here, as the bytes it is."""
         pool, deadline = self.pool, time.monotonic() + _LIMIT
         pool._taskqueue.put(None)
+        # If the pool was being closed already, it waits for the lock that died with a worker.
+        with contextlib.suppress(ValueError):
+            pool._outqueue._wlock.release()
         reader = pool._inqueue._reader
         while pool._task_handler.is_alive() and time.monotonic() < deadline:
             if reader.poll():
@@ -209,11 +212,11 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def start_worker(parent: int, *, at_once: bool = False) -> None:
-    """Make the process a worker of ``parent``: the pool's initializer. ``at_once``: see :func:`_watch.end_at_once`."""
+    """Make the process a worker of ``parent``: the pool's initializer. ``at_once``: see :func:`_watch.end_with`."""
     settle_in(parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if at_once:
-        _watch.end_at_once()
+        _watch.end_with(parent, at_once=True)
 
 
 def _describe(dead: Mapping[int, int | None]) -> str:

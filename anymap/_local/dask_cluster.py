@@ -1,0 +1,178 @@
+"""A dask cluster of our own on this host: started when a map needs it, shared, kept warm, and closed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import selectors
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from distributed import Client, Security
+
+from anymap import _spool
+from anymap._errors import BackendConnectionError
+from anymap._local import dask_node, recipe, warm, wire
+
+if TYPE_CHECKING:
+    from anymap._local.recipe import Recipe
+
+_IDLE = 60.0
+"""Seconds after which a cluster that nobody needs ends."""
+_START = 60.0
+"""Seconds that a cluster has to start; a host that is very busy takes its time."""
+_END = 5.0
+"""Seconds that it has to end its workers; then it is killed, and they with it."""
+_TICK = 1.0
+
+
+class Cluster:
+    """The caller's side: the line to the cluster, a client, and the thread that looks after both."""
+
+    client: Client
+
+    def __init__(self, wanted: Recipe, workers: int) -> None:
+        self.leases = 0
+        self._wanted = wanted
+        self._workers = workers
+        self._idle_since = time.monotonic()
+        self._address: Future[str] = Future()
+        self._ready: Future[None] = Future()
+        self._folder = _spool.make_folder()
+        # The process is tied to the thread that starts it: that must not be one of the caller's, which may end sooner.
+        self._thread = threading.Thread(target=self._work, name="anymap-dask", daemon=True)
+        self._thread.start()
+
+    def connect(self) -> None:
+        """Wait until it has started, and connect the client."""
+        try:
+            address = self._address.result(_START)
+            security = Security(require_encryption=False)
+            self.client = Client(address, security=security, set_as_default=False, timeout=_START)
+            self._ready.result(_START)
+        except (RuntimeError, OSError, TimeoutError) as exc:
+            raise BackendConnectionError(f"a dask cluster of our own could not be started: {exc}") from exc
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and self.client.status == "running"
+
+    def is_idle(self, seconds: float = 0.0) -> bool:
+        """Nobody has a lease, for so many seconds."""
+        return not self.leases and time.monotonic() - self._idle_since >= seconds
+
+    def give_back(self) -> None:
+        with _lock:
+            self._idle_since = time.monotonic()
+            self.leases -= 1
+
+    def close(self) -> None:
+        """End it, busy or not; returns when it has ended."""
+        if hasattr(self, "client"):
+            self.client.close(timeout=2)
+        if hasattr(self, "_node"):
+            with suppress(OSError):
+                self._node.line.shutdown(socket.SHUT_WR)
+        if self._thread is not threading.current_thread():
+            self._thread.join(_END)
+            if self._thread.is_alive():
+                self._node.process.kill()
+                self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            arguments = (self._wanted, self._workers, self._folder)
+            self._node = dask_node.start(self._wanted, dask_node.run_scheduler, *arguments)
+            self._listen()
+        except BaseException as exc:  # noqa: BLE001 - whoever waits for the start must hear of it
+            self._fail(exc)
+        finally:
+            self._fail(RuntimeError("it ended"))
+            if hasattr(self, "_node"):
+                self._node.end()
+            _spool.remove_folder(self._folder)
+
+    def _listen(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._node.line, selectors.EVENT_READ)
+            while True:
+                if not selector.select(_TICK):
+                    _close_if_idle(self)
+                elif (data := wire.receive(self._node.line.fileno())) is not None:
+                    self._hear(pickle.loads(data))
+                else:
+                    return
+
+    def _hear(self, report: Any) -> None:
+        if isinstance(report, Exception):
+            self._fail(report)
+        elif report is None:
+            self._ready.set_result(None)
+        else:
+            self._address.set_result(report)
+
+    def _fail(self, exc: BaseException) -> None:
+        for future in (self._address, self._ready):
+            if not future.done():
+                future.set_exception(exc)
+
+
+_clusters: dict[tuple[Recipe, int], Cluster] = {}
+_lock = threading.RLock()
+
+
+def lease(workers: int) -> Cluster:
+    """Return a running cluster of ``workers`` processes like this one. Give it back when the map is over."""
+    key = recipe.current(workers), workers
+    with _lock:
+        cluster = _clusters.get(key)
+        if cluster is None or not cluster.alive:
+            cluster = _start(key)
+        cluster.leases += 1
+    return cluster
+
+
+def _start(key: tuple[Recipe, int]) -> Cluster:
+    for other in [other for other, cluster in _clusters.items() if other == key or cluster.is_idle()]:
+        _clusters.pop(other).close()
+    cluster = Cluster(*key)
+    try:
+        cluster.connect()
+    except BaseException:
+        cluster.close()
+        raise
+    _clusters[key] = cluster
+    warm.at_shutdown(close_all)
+    return cluster
+
+
+def _close_if_idle(cluster: Cluster) -> None:
+    if cluster.is_idle(_IDLE):
+        with _lock:
+            mine = [key for key, other in _clusters.items() if other is cluster and cluster.is_idle(_IDLE)]
+            for key in mine:
+                _clusters.pop(key).close()
+
+
+def close_all() -> None:
+    """End all clusters of this process."""
+    with _lock:
+        clusters = list(_clusters.values())
+        _clusters.clear()
+    for cluster in clusters:
+        cluster.close()
+
+
+def _forget_all() -> None:
+    # In a forked child: the clusters are the parent's, and the threads that served them are not there.
+    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
+    _lock = threading.RLock()
+    _clusters.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
