@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -106,6 +107,21 @@ def load_task(protocol: int, data: bytes) -> Task:
         message = f"this worker speaks protocol {PROTOCOL}, the caller {protocol}: install the same anymap on both"
         raise RuntimeError(message)
     return Task(*pickle.loads(data))
+
+
+def dialect() -> tuple[int, int, int]:
+    """Return what caller and worker must have in common: the protocol, and the Python that code is compiled for."""
+    return PROTOCOL, *sys.version_info[:2]
+
+
+def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None) -> Answer:
+    """Run a task that another host sent, its function apart from it if that is large."""
+    if spoken != dialect():
+        message = "this worker has {1}.{2} with protocol {0}, the caller {4}.{5} with {3}".format(*dialect(), *spoken)
+        raise RuntimeError(f"Python and anymap must be the same on both: {message}")
+    if function is not None:
+        task.spec = task.spec._replace(function=function)
+    return task()
 
 
 class _Context(NamedTuple):

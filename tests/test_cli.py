@@ -224,6 +224,7 @@ def test_a_file_that_cannot_be_tokenised_is_counted(tmp_path):
         "coding.py": b"# coding: nothing\n",
         "bytes.py": b"x = '\xff'\n",
         "open.py": b"(\n",
+        "dedent.py": b"if x:\n    y\n  z\n",
         "good.py": b"x = 1\n",
     }
     for name, source in sources.items():
@@ -232,7 +233,7 @@ def test_a_file_that_cannot_be_tokenised_is_counted(tmp_path):
     assert counts.pop("good.py") == Counter(
         {"ENCODING": 1, "NAME": 1, "OP": 1, "NUMBER": 1, "NEWLINE": 1, "ENDMARKER": 1}
     )
-    assert list(counts.values()) == [Counter([demo.NOT_PYTHON])] * 3
+    assert list(counts.values()) == [Counter([demo.NOT_PYTHON])] * 4
 
 
 def test_the_files_are_the_standard_librarys_and_no_others():

@@ -50,7 +50,7 @@ def finished(
 def drawn(*events: Event, **options: Any) -> list[str]:
     """Return every state of a bar that is given these events."""
     file = io.StringIO()
-    sink = BarSink(**{"file": file, **options})
+    sink = BarSink(**{"file": file, "ascii": False, **options})
     for event in events:
         sink(event)
     return file.getvalue().split("\r")[1:]
@@ -481,7 +481,7 @@ def test_bars_of_maps_in_several_threads_each_end_on_a_line_of_their_own() -> No
     file = io.StringIO()
 
     def one_map(name: str) -> None:
-        sink = BarSink(file=file)
+        sink = BarSink(file=file, ascii=False)
         sink(started(desc=name))
         barrier.wait()
         for done in range(1, 21):
