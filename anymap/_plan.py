@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _ON_ERROR = ("raise", "return", "skip", "group")
 _PREFER = {"threads": "threads", "processes": "processes"}
-_CONTAINERS = (
+_CONTAINERS: tuple[type, ...] = (
     list, tuple, range, str, bytes, bytearray, dict, set, frozenset, type({}.keys()), type({}.values()), type({}.items())
 )  # fmt: skip
 _DEFAULT = "processes"

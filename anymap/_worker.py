@@ -114,11 +114,15 @@ def dialect() -> tuple[int, int, int]:
     return PROTOCOL, *sys.version_info[:2]
 
 
+def describe_misfit(caller: tuple[int, int, int], worker: tuple[int, int, int]) -> str:
+    protocols = f"the caller has Python {caller[1]}.{caller[2]} and anymap's protocol {caller[0]}"
+    return f"{protocols}, the worker {worker[1]}.{worker[2]} and {worker[0]}: install the same on both"
+
+
 def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None) -> Answer:
     """Run a task that another host sent, its function apart from it if that is large."""
     if spoken != dialect():
-        message = "this worker has {1}.{2} with protocol {0}, the caller {4}.{5} with {3}".format(*dialect(), *spoken)
-        raise RuntimeError(f"Python and anymap must be the same on both: {message}")
+        raise RuntimeError(describe_misfit(spoken, dialect()))
     if function is not None:
         task.spec = task.spec._replace(function=function)
     return task()

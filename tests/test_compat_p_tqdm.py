@@ -134,6 +134,21 @@ def test_results_before_an_error_arrive_as_with_p_tqdm(theirs, name):
     assert collected(ours) == collected(theirs) == [0, 1]
 
 
+@pytest.mark.parametrize("name", LISTS + ITERATORS)
+def test_an_error_has_the_type_it_was_raised_with_and_names_its_item(name):
+    with pytest.raises(ValueError, match="two") as caught:
+        list(getattr(ours, name)(fail_on_two, range(6), disable=True))
+    assert any("item 2" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("name", LISTS + ITERATORS)
+def test_exceptions_that_a_function_returns_are_results(theirs, name):
+    def shown(library):
+        return as_list(name, map(repr, getattr(library, name)(ValueError, ["a", "b"], disable=True)))
+
+    assert shown(ours) == shown(theirs) == ["ValueError('a')", "ValueError('b')"]
+
+
 @pytest.mark.parametrize("name", PARALLEL)
 @pytest.mark.parametrize("num_cpus", [0, -1, -0.5, 0.0, "2"])
 def test_a_bad_num_cpus_is_an_error_of_the_same_type(theirs, name, num_cpus):

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from anymap._engine.loop import Run
     from anymap._engine.plan import Plan
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 def collect(run: Run, plan: Plan) -> list[Any]:
     """Do the whole map and return its results."""
     shaper = _Shaper(plan)
-    batches = []
+    batches: list[Batch] = []
     source_error: Exception | None = None
     try:
         batches.extend(run.batches())
@@ -42,7 +42,7 @@ def collect(run: Run, plan: Plan) -> list[Any]:
     return results
 
 
-class MapIterator(Generic[R]):
+class MapIterator(Generic[R_co]):
     """The results of a lazy map, one by one.
 
     Leaving a ``with`` block, ``close()`` or dropping the iterator ends the map: what is queued is cancelled, and
@@ -64,13 +64,13 @@ class MapIterator(Generic[R]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> R:
+    def __next__(self) -> R_co:
         for value in self._values:
             return value  # type: ignore[no-any-return]
         self._turn_to_next_batch()
         return next(self)
 
-    def indexed(self) -> Iterator[tuple[int, R]]:
+    def indexed(self) -> Iterator[tuple[int, R_co]]:
         """Iterate over pairs of an item's index in the input and its result; for results that come as they finish."""
         for value in self:
             yield self._indices[len(self._indices) - self._values.__length_hint__() - 1], value

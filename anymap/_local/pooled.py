@@ -74,7 +74,7 @@ class PoolKeeper:
             self._pool = None
         # Its other workers first: what they run will be started again elsewhere.
         pool.end()
-        pool.give_up(self._lost(_describe(dead), dead))
+        pool.give_up(self._lost(describe(dead), dead))
 
     def kill(self, pid: int) -> None:
         # Without the lock: the caller may hold one that a thread in submit() waits for.
@@ -203,7 +203,7 @@ def fail(future: Future[Answer], exc: BaseException) -> None:
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Fork in here: Ctrl-C reaches no worker before :func:`start_worker` has made it ignore that."""
+    """Fork in here: Ctrl-C reaches no worker before it has come to ignore that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -211,15 +211,21 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start_worker(parent: int, *, at_once: bool = False) -> None:
-    """Make the process a worker of ``parent``: the pool's initializer. ``at_once``: see :func:`_watch.end_with`."""
+def worker_arguments() -> dict[str, Any]:
+    """Return what a pool has to be made with, so that its workers ignore Ctrl-C and end with this process."""
+    # The kernel takes the end of the forking thread for the end of the parent; only this one lasts as long.
+    at_once = threading.current_thread() is threading.main_thread()
+    return {"initializer": _start_worker, "initargs": (os.getpid(), at_once)}
+
+
+def _start_worker(parent: int, at_once: bool) -> None:
     settle_in(parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if at_once:
         _watch.end_with(parent, at_once=True)
 
 
-def _describe(dead: Mapping[int, int | None]) -> str:
+def describe(dead: Mapping[int, int | None]) -> str:
     return ", ".join(f"worker {pid} ended: {describe_exit(exitcode)}" for pid, exitcode in dead.items())
 
 

@@ -13,6 +13,9 @@ from anymap._errors import UnsupportedOption
 
 _INNER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
+_CHANGES_ALL_THE_TIME = "PYTEST_CURRENT_TEST"
+"""A variable that would make each test start workers of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -65,7 +68,9 @@ def _folder() -> str:
 
 def _environment(workers: int) -> dict[str, str]:
     threads = str(max(1, _cpus.available() // workers))
-    return dict.fromkeys(_INNER_THREADS, threads) | dict(os.environ)
+    found = dict.fromkeys(_INNER_THREADS, threads) | dict(os.environ)
+    found.pop(_CHANGES_ALL_THE_TIME, None)
+    return found
 
 
 def _authkey() -> bytes | None:

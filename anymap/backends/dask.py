@@ -10,13 +10,15 @@ import pickle
 import threading
 import time
 import uuid
+import weakref
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import dask.config
-from distributed import Client, KilledWorker, get_client, get_worker, rejoin, secede
+from distributed import Client, KilledWorker, Security, get_client, get_worker, rejoin, secede
+from distributed.comm import connect
 
 from anymap import _cpus, _worker
 from anymap._errors import BackendConnectionError, BackendUnavailable, ConfigError, UnsupportedOption
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from distributed import Future as DaskFuture
-    from distributed import Security
 
     from anymap._payload import Parcel
     from anymap._worker import Answer
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     _News = dict[str, Any]
 
 _LARGE = 32 * 1024
-"""A function of more bytes travels once to each worker instead of with each task."""
-_BIG_MESSAGE = 1024 * 1024
+"""A function of more bytes travels once to each worker instead of with each task; other messages as frames."""
 _GLANCE = 1.0
 """Seconds between two looks at how many threads the workers have."""
+_TOPIC = "all"
+"""Where the scheduler says what happens to its workers."""
 _INSTALL = "pip install 'anypmap[dask]' on the workers"
 
 
@@ -98,10 +100,11 @@ class Dask(Backend):
 
     def _find_client(self, workers: int | None) -> Client:
         if self._address is not None or self._scheduler_file is not None:
-            client = _connect(self._address or _read_address(self._scheduler_file, self._timeout), self)
+            address = self._address or _read_address(str(self._scheduler_file), self._timeout)
+            client = _connect(address, self._security, self._timeout)
             self._exit.callback(client.close, timeout=2)
             return client
-        found = self._given or _client_in_scope()
+        found = self._given or _client_in_scope(self._timeout)
         if found is not None:
             return _usable(found)
         cluster = dask_cluster.lease(workers or _cpus.available())
@@ -112,11 +115,8 @@ class Dask(Backend):
         key = self._map, next(self._numbers)
         message, function = _pack(task)
         try:
-            # The scheduler loads what it passes on, and it need not have anymap: a pickle that calls it when it is
-            # loaded says all in the words of the standard library.
-            with _unwarned(len(message)):
-                held = {"buffers": self._hold(function)} if function else {}
-                flight = _Flight(Future(), self._client.submit(pickle.loads, message, **held, key=key, pure=False))
+            held = {"buffers": self._hold(function)} if function else {}
+            flight = _Flight(Future(), _submit(self._client, message, key, **held))
         except Exception as exc:
             raise self._translate(exc) from exc
         self._flights[key] = flight
@@ -128,10 +128,9 @@ class Dask(Backend):
         """Have the function's parts on the cluster, as the result of a task: that can be had again after a death."""
         with self._function_lock:
             if self._function is None or self._function.status in {"error", "cancelled", "lost"}:
-                parts = [bytes(buffer) for buffer in buffers]
+                message = pickle.dumps([bytes(buffer) for buffer in buffers], 5)
                 key = f"{self._map}-function", next(self._numbers)
-                with _unwarned(_BIG_MESSAGE):
-                    self._function = self._client.submit(list, parts, key=key, pure=False)
+                self._function = _submit(self._client, message, key)
             return self._function
 
     def _forget(self, key: _Key, _: object) -> None:
@@ -184,6 +183,8 @@ class Dask(Backend):
 
     def close(self, *, abandon: bool) -> None:  # noqa: ARG002 - what is still in flight is dropped in any case
         self._end_all(ChunkLost("the map is over"))
+        if self._function is not None:
+            self._function.release()
         self._exit.close()
         if self._seceded == threading.get_ident():
             rejoin()
@@ -236,34 +237,219 @@ def _pack(task: Task) -> tuple[bytes, list[pickle.PickleBuffer]]:
     return pickle.dumps(call, 5, buffer_callback=apart.append), apart
 
 
-_config_lock = threading.Lock()
+class _Frame:
+    """Bytes that dask carries as they are instead of pickling them again at each station of their way."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.PickleBuffer, (pickle.PickleBuffer(self._data),)
 
 
-@contextlib.contextmanager
-def _unwarned(size: int) -> Iterator[None]:
-    """Submit without dask's advice to the author of a large graph: he has written none."""
-    if size < _BIG_MESSAGE:
-        yield
-        return
+def _submit(client: Client, message: bytes, key: _Key, **buffers: DaskFuture) -> DaskFuture:
+    """Have a worker load ``message``.
+
+    All that the scheduler gets to load is of the standard library, so it need have neither anymap nor the caller's
+    modules: the message is a pickle that calls a function when it is loaded.
+    """
+    if len(message) < _LARGE:
+        return client.submit(pickle.loads, message, **buffers, key=key, pure=False)
+    # Without dask's advice to the author of a large graph: he has written none.
     with _config_lock, dask.config.set({"distributed.admin.large-graph-warning-threshold": 2**62}):
-        yield
+        return client.submit(pickle.loads, _Frame(message), **buffers, key=key, pure=False)
 
 
-def _misfit(exc: BaseException, where: str) -> Exception | None:
-    """Say what is wrong with a worker that could not even begin."""
-    if isinstance(exc, ModuleNotFoundError) and (exc.name or "").partition(".")[0] in {"anymap", "cloudpickle"}:
-        return BackendUnavailable("dask", f"{where} has no module {exc.name!r}", _INSTALL)
-    return None
+_config_lock = threading.Lock()
 
 
 # --- clients ------------------------------------------------------------------------------------------------------
 
 
-def _connect(address: str, options: Any) -> Client:
+def _connect(address: str, security: Security | None, timeout: float) -> Client:
     try:
-        return Client(address, security=options._security, timeout=options._timeout, set_as_default=False)
+        # A client that fails to connect leaves a thread behind, and a traceback at exit.
+        _probe(address, security or Security(), timeout)
+        return Client(address, security=security, timeout=timeout, set_as_default=False)
     except TypeError as exc:
-        hint = "its address is tls://, so give security=, a distributed.Security" if address.startswith("tls") else exc
+        hint = "a tls:// address needs security=, a distributed.Security" if address.startswith("tls:") else str(exc)
         raise BackendConnectionError(f"cannot connect to the dask scheduler at {address}: {hint}") from exc
-    except (OSError, ValueError, RuntimeError, ImportError) as exc:
+    except (OSError, ValueError, ImportError) as exc:
         raise BackendConnectionError(f"cannot connect to the dask scheduler at {address}: {exc}") from exc
+
+
+def _probe(address: str, security: Security, timeout: float) -> None:
+    """Connect and hang up. In a thread, as this one may be running an event loop."""
+    outcome: Future[None] = Future()
+    probing = _try_address(address, security.get_connection_args("client"), timeout)
+
+    def probe() -> None:
+        try:
+            outcome.set_result(asyncio.run(probing))
+        except BaseException as exc:  # noqa: BLE001 - the caller has to hear of it
+            outcome.set_exception(exc)
+
+    threading.Thread(target=probe, name="anymap-probe", daemon=True).start()
+    outcome.result(timeout + 1)
+
+
+async def _try_address(address: str, connection: dict[str, Any], timeout: float) -> None:
+    comm = await connect(address, timeout=timeout, **connection)
+    await comm.close()
+
+
+def _read_address(scheduler_file: str, timeout: float) -> str:
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return str(json.loads(Path(scheduler_file).read_text())["address"])
+        except (OSError, ValueError, KeyError) as exc:
+            if time.monotonic() > end:
+                message = f"the file {scheduler_file} does not tell a dask scheduler's address: {exc}"
+                raise BackendConnectionError(message) from exc
+        time.sleep(0.05)
+
+
+def _client_in_scope(timeout: float) -> Client | None:
+    if _is_in_task():
+        return get_client(timeout=timeout)
+    try:
+        return Client.current()
+    except ValueError:
+        return None
+
+
+def _is_in_task() -> bool:
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def _usable(client: Client) -> Client:
+    if client.asynchronous:
+        raise UnsupportedOption(
+            "this thread runs the event loop of the dask client, so it cannot wait for it: call the map in another "
+            "thread (await asyncio.to_thread(...)), or use backend 'processes'"
+        )
+    if client.status != "running":
+        raise BackendConnectionError(f"the dask client {client.id} is {client.status}")
+    return client
+
+
+def _secede() -> bool:
+    """Leave this worker's slot to other tasks, maybe those that are waited for."""
+    try:
+        secede()
+    except (KeyError, AttributeError):  # it has left before; it is not one of the worker's own threads
+        return False
+    return True
+
+
+# --- what the maps of one client share ----------------------------------------------------------------------------
+
+
+class _Cluster:
+    """What is known of a cluster: how many threads its workers have, and the news that its scheduler spreads."""
+
+    def __init__(self, client: Client) -> None:
+        self.threads = 0
+        self.listeners: list[Callable[[_News], None]] = []
+        self._client = client
+        self._looked = time.monotonic()
+        # A client has one handler per topic, and there may be one of the user's.
+        self._former = client._event_handlers.get(_TOPIC)
+        client.subscribe_topic(_TOPIC, self._pass_on)
+
+    def leave(self) -> None:
+        handlers = self._client._event_handlers
+        if handlers.get(_TOPIC) != self._pass_on:
+            return
+        if self._former is not None:
+            handlers[_TOPIC] = self._former
+            return
+        with contextlib.suppress(Exception):  # that of a closed client has no type of its own
+            self._client.unsubscribe_topic(_TOPIC)
+        handlers.pop(_TOPIC, None)
+
+    def _pass_on(self, event: tuple[float, Any]) -> Any:
+        news = event[1]
+        if isinstance(news, dict):
+            for listener in tuple(self.listeners):
+                listener(news)
+            if news.get("action") in {"add-worker", "remove-worker"}:
+                self._client.loop.add_callback(self._count)
+        return None if self._former is None else self._former(event)
+
+    def glance(self) -> None:
+        """Count the threads anew if it is time to. The count is there a little later."""
+        if time.monotonic() - self._looked > _GLANCE:
+            self._looked = time.monotonic()
+            self._client.loop.add_callback(self._count)
+
+    async def _count(self) -> None:
+        with contextlib.suppress(OSError):  # the client finds out too
+            self.threads = sum((await self._client.scheduler.ncores_running()).values())
+
+    def inspect(self, timeout: float) -> None:
+        """Count the threads now, and see whether all workers can run what we send them."""
+        where = self._client.scheduler.address
+        try:
+            answers = self._client.sync(self._inspect, timeout, callback_timeout=2 * timeout)
+        except (OSError, TimeoutError) as exc:
+            raise BackendConnectionError(f"the dask scheduler at {where} does not answer: {exc}") from exc
+        for worker, answer in answers.items():
+            if (misfit := _misfit(answer, f"dask worker {worker}")) is not None:
+                raise misfit
+
+    async def _inspect(self, timeout: float) -> dict[str, Any]:
+        running = await asyncio.wait_for(self._client.scheduler.ncores_running(), timeout)
+        self.threads = sum(running.values())
+        greeted = _greeted.setdefault(self._client, set())
+        strangers = [worker for worker in running if worker not in greeted]
+        if not strangers:
+            return {}
+        greeting = pickle.dumps(_Call(_worker.dialect))
+        answers: dict[str, Any] = {}
+        # One that is too busy to answer will be asked by its first task.
+        with contextlib.suppress(TimeoutError):
+            answering = self._client.run(pickle.loads, greeting, workers=strangers, on_error="return")
+            answers = await asyncio.wait_for(answering, timeout)
+        greeted.update(worker for worker, answer in answers.items() if answer == _worker.dialect())
+        return answers
+
+
+def _misfit(answer: Any, where: str) -> Exception | None:
+    """Say what is wrong with a worker, by how it answered; ``None`` if it is nothing that concerns us."""
+    if isinstance(answer, ModuleNotFoundError) and (answer.name or "").partition(".")[0] in {"anymap", "cloudpickle"}:
+        return BackendUnavailable("dask", f"{where} has no module {answer.name!r}", _INSTALL)
+    if isinstance(answer, AttributeError) and "anymap" in str(answer):
+        return BackendConnectionError(f"{where} has another version of anymap: {answer}")
+    if isinstance(answer, tuple) and answer != _worker.dialect():
+        return BackendConnectionError(f"{where} does not fit: {_worker.describe_misfit(_worker.dialect(), answer)}")
+    return None
+
+
+_greeted: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
+_clusters: dict[Client, _Cluster] = {}
+_clusters_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _watched(client: Client, timeout: float, listener: Callable[[_News], None]) -> Iterator[_Cluster]:
+    """Share the watch over a client's cluster for as long as a map lasts."""
+    with _clusters_lock:
+        if client not in _clusters:
+            _clusters[client] = _Cluster(client)
+        cluster = _clusters[client]
+        cluster.listeners.append(listener)
+    try:
+        cluster.inspect(timeout)
+        yield cluster
+    finally:
+        with _clusters_lock:
+            cluster.listeners.remove(listener)
+            if not cluster.listeners:
+                del _clusters[client]
+                cluster.leave()

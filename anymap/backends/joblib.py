@@ -1,7 +1,7 @@
 """On whatever the user has joblib run on: loky, threads, ``multiprocessing``, dask, an engine of a third party.
 
-joblib's own ``Parallel`` pulls its input itself, which the engine here must do. So only its backends are used: a
-``Parallel`` that reads the user's configuration sets one up, and tasks are handed to that.
+``joblib.Parallel`` pulls its input itself, which here is the map's to do. So it is used only to read the user's
+configuration and to set up the joblib backend that is active; tasks are handed to that directly.
 """
 
 from __future__ import annotations
@@ -9,26 +9,22 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import os
+import signal
 import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
-from multiprocessing.pool import Pool as StandardPool
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from joblib.externals.loky import reusable_executor
-from joblib.externals.loky.process_executor import (
-    BrokenProcessPool,
-    ShutdownExecutorError,
-    TerminatedWorkerError,
-)
+from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError, TerminatedWorkerError
 from joblib.parallel import (
     BatchedCalls,
     LokyBackend,
     MultiprocessingBackend,
     Parallel,
     ParallelBackendBase,
-    SequentialBackend,
     ThreadingBackend,
     get_active_backend,
 )
@@ -40,29 +36,27 @@ from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from anymap._worker import Answer
 
-_TO_END = 0.2
+_TO_NOTICE = 0.2
 """Seconds that running tasks get to notice that the map is over, before their workers are killed."""
 
 
 class Joblib(Backend):
-    """Runs on the joblib backend that is active where the map is called: see :func:`joblib.parallel_config`.
+    """The joblib backend that is active where the map is called: see :func:`joblib.parallel_config`.
 
-    Without one that is loky. Its workers are those that joblib keeps, and stay for joblib's next call. As with joblib
-    itself, ``n_jobs=1`` means a plain loop in the caller's thread.
+    Without one that is loky, whose workers joblib keeps for its next call. Whatever joblib's rules make one job of runs
+    in the caller's own thread, as with joblib itself.
     """
 
     name: ClassVar[str] = "joblib"
     traits = Traits(kills=True)
 
     def __init__(self) -> None:
-        # Here and not in open: the configuration is that of the block in which pmap is called.
+        # The configuration of a block is that of the maps called in it, wherever a lazy one is iterated.
         self._parallel = _configured()
-        self._engine: Backend | None = None
 
     def fresh(self) -> Self:
         return type(self)()
@@ -74,8 +68,320 @@ class Joblib(Backend):
         self._engine.open(workers)
         self.traits, self.workers = self._engine.traits, self._engine.workers
 
+    def submit(self, task: Task) -> Future[Answer]:
+        return self._engine.submit(task)
+
+    def poll(self) -> None:
+        self._engine.poll()
+
+    def capacity(self) -> int:
+        return self._engine.capacity()
+
+    def kill(self, pid: int) -> None:
+        self._engine.kill(pid)
+
+    def abandon(self, future: Future[Answer]) -> None:
+        self._engine.abandon(future)
+
+    def waiting(self) -> AbstractContextManager[object]:
+        return self._engine.waiting()
+
+    def close(self, *, abandon: bool) -> None:
+        if hasattr(self, "_engine"):
+            self._engine.close(abandon=abandon)
+
+
+def _configured() -> Any:
+    """Return a ``Parallel`` as the user would get it here, on a backend of its own."""
+    backend, n_jobs = get_active_backend()
+    return Parallel(n_jobs=-1 if n_jobs is None else n_jobs, backend=_own(backend))
+
+
+def _own(backend: Any) -> Any:
+    """Copy a joblib backend: it holds the state of one call, and several maps may run in the same block."""
+    if not _is_dask(backend):
+        return copy.copy(backend)
+    options = {"wait_for_workers_timeout": backend.wait_for_workers_timeout, **backend.submit_kwargs}
+    own = sys.modules["joblib._dask"].DaskDistributedBackend(client=backend.client, **options)
+    own.nesting_level = backend.nesting_level
+    return own
+
+
+def _is_dask(backend: Any) -> bool:
+    # Without the module there is no such backend; to import it takes half a second.
+    module = sys.modules.get("joblib._dask")
+    return module is not None and isinstance(backend, module.DaskDistributedBackend)
+
+
+def _choose_engine(parallel: Any) -> Backend:
+    backend = parallel._backend
+    if _is_dask(backend):
+        return _Dask(parallel)
+    if backend.effective_n_jobs(parallel.n_jobs) == 1:
+        return Serial()
+    if isinstance(backend, LokyBackend):
+        return _Loky(parallel)
+    if isinstance(backend, ThreadingBackend):
+        return _Threads(parallel)
+    # Those derived from it have pools of other families.
+    return _Pool(parallel) if type(backend) is MultiprocessingBackend else _Engine(parallel)
+
+
+class _Engine(Backend):
+    """A joblib backend that nothing is known of but joblib's interface; the base of those that are known."""
+
+    name: ClassVar[str] = Joblib.name
+
+    def __init__(self, parallel: Any) -> None:
+        self._parallel = parallel
+        self._lock = threading.RLock()
+        self._jobs: dict[Future[Answer], Any] = {}
+        self._is_open = False
+
+    def open(self, workers: int | None) -> None:  # noqa: ARG002 - the Parallel object knows
+        self._configure()
+        self._is_open = True
+        self._backend.start_call()
+        self._nested = self._backend.get_nested_backend()
+        self.traits = self._find_traits()
+
+    def submit(self, task: Task) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        with self._lock:
+            self._jobs[future] = self._send(task, future)
+        future.add_done_callback(self._jobs.pop)
+        return future
+
+    def waiting(self) -> AbstractContextManager[object]:
+        waiting: AbstractContextManager[object] = self._backend.retrieval_context()
+        return waiting
+
+    def close(self, *, abandon: bool) -> None:
+        if not self._is_open:
+            return
+        if abandon:
+            self._abort()
+        self._backend.stop_call()
+        self._backend.terminate()
+        for future in list(self._jobs):
+            future.cancel()
+
     @property
-    def engine(self) -> Backend:
-        """The part that knows the active joblib backend."""
-        assert self._engine is not None, "open() comes first"
-        return self._engine
+    def _backend(self) -> Any:
+        return self._parallel._backend
+
+    def _configure(self) -> None:
+        self._parallel.__enter__()
+        self.workers = self._backend.effective_n_jobs(self._parallel.n_jobs)
+
+    def _find_traits(self) -> Traits:
+        shares_memory = getattr(self._backend, "supports_sharedmem", False)
+        return Traits(shares_memory=shares_memory, remote=not shares_memory, sees_death=False)
+
+    def _send(self, task: Task, future: Future[Answer]) -> Any:
+        backend = self._backend
+        calls = BatchedCalls([(task, (), {})], self._nested)
+        # Before joblib 1.5 it was called apply_async; there are backends that know it by this name only.
+        known = getattr(type(backend), "submit", None) is not getattr(ParallelBackendBase, "submit", None)
+        submit = backend.submit if known else backend.apply_async
+        if backend.supports_retrieve_callback:
+            return submit(calls, callback=partial(self._land, future))
+        job = submit(calls, callback=_ignore)
+        retrieve = partial(pooled.settle, future, lambda: _only(self._retrieve(job)))
+        threading.Thread(target=retrieve, name="anymap-joblib", daemon=True).start()
+        return job
+
+    def _land(self, future: Future[Answer], out: Any) -> None:
+        pooled.settle(future, lambda: _only(self._backend.retrieve_result_callback(out)))
+
+    def _retrieve(self, job: Any) -> Any:
+        retrieve = getattr(self._backend, "retrieve_result", None)
+        return retrieve(job) if retrieve is not None else job.get()
+
+    def _abort(self) -> None:
+        self._backend.abort_everything(ensure_ready=False)
+
+
+class _Threads(_Engine):
+    """joblib's threads."""
+
+    def _find_traits(self) -> Traits:
+        return Traits(shares_memory=True)
+
+    def abandon(self, future: Future[Answer]) -> None:
+        super().abandon(future)
+        pool = self._backend._get_pool()
+        pool._processes += 1
+        pool._repopulate_pool()
+
+    def close(self, *, abandon: bool) -> None:
+        pool = self._backend._pool
+        super().close(abandon=abandon)
+        if pool is not None and not abandon:
+            for thread in pool._pool:
+                thread.join()
+
+
+class _Loky(_Engine):
+    """The executor that everybody in this process shares who uses joblib."""
+
+    def kill(self, pid: int) -> None:
+        # Without the lock: the caller may hold one that a thread in submit() waits for.
+        if pid in self._backend._workers._processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _find_traits(self) -> Traits:
+        return Traits(kills=True)
+
+    def _configure(self) -> None:
+        wanted = self._backend.effective_n_jobs(self._parallel.n_jobs)
+        # To give a busy executor another size, loky waits until it is idle: for ever, if another map keeps it busy.
+        given = _size_of_busy_executor() or wanted
+        self._parallel.n_jobs = given
+        self._parallel.__enter__()
+        self._parallel.n_jobs = wanted
+        self.workers = min(given, wanted)
+        executor = self._backend._workers
+        if executor._initializer is None:
+            # Not by joblib's option of that name: then the user's own calls would need another executor.
+            executor._initializer, executor._initargs = _worker.settle_in, (os.getpid(),)
+
+    def _send(self, task: Task, future: Future[Answer]) -> Any:
+        try:
+            return super()._send(task, future)
+        except (BrokenProcessPool, ShutdownExecutorError):
+            self._configure()
+            return super()._send(task, future)
+
+    def _land(self, future: Future[Answer], out: Any) -> None:
+        pooled.settle(future, lambda: self._outcome(out))
+
+    def _outcome(self, job: Future[list[Answer]]) -> Answer:
+        try:
+            return _only(job.result())
+        except ShutdownExecutorError as exc:
+            raise ChunkLost("joblib's executor was shut down") from exc
+        except BrokenProcessPool as exc:
+            # Those that did it have ended by now, and loky has not yet killed the others.
+            workers = list(self._backend._workers._processes.values())
+            dead = {worker.pid: worker.exitcode for worker in workers if worker.exitcode is not None}
+            if not dead and not isinstance(exc, TerminatedWorkerError):
+                raise
+            raise ChunkLost(pooled.describe(dead) or "a worker ended", dead or None) from exc
+
+    def _abort(self) -> None:
+        jobs = list(self._jobs.values())
+        running = [job for job in jobs if not job.cancel()]
+        if concurrent.futures.wait(running, _TO_NOTICE).not_done and not self._serves_others(jobs):
+            super()._abort()
+
+    def _serves_others(self, jobs: list[Any]) -> bool:
+        items = list(self._backend._workers._pending_work_items.values())
+        return any(item.future not in jobs for item in items)
+
+
+def _size_of_busy_executor() -> int:
+    executor = reusable_executor._executor
+    if executor is None or executor._flags.broken or executor._flags.shutdown or not executor._pending_work_items:
+        return 0
+    size: int = executor._max_workers
+    return size
+
+
+class _Pool(_Engine):
+    """A ``multiprocessing`` pool for this map."""
+
+    def open(self, workers: int | None) -> None:
+        self._keeper = pooled.PoolKeeper(self._make_pool, lambda _, task, future: self._send(task, future), ChunkLost)
+        super().open(workers)
+
+    def submit(self, task: Task) -> Future[Answer]:
+        return self._keeper.submit(task)
+
+    def poll(self) -> None:
+        self._keeper.poll()
+
+    def kill(self, pid: int) -> None:
+        self._keeper.kill(pid)
+
+    def close(self, *, abandon: bool) -> None:
+        self._keeper.close(abandon=abandon)
+        self._backend._pool = None
+        super().close(abandon=False)
+
+    def _configure(self) -> None:
+        backend = self._backend
+        if "initializer" not in getattr(backend, "backend_kwargs", ()):
+            backend.configure = partial(backend.configure, **pooled.worker_arguments())
+        self.workers = backend.effective_n_jobs(self._parallel.n_jobs)
+        self._keeper.start()
+
+    def _make_pool(self) -> Any:
+        with pooled.interrupts_held_back():
+            self._parallel.__enter__()
+        return self._backend._pool
+
+    def _find_traits(self) -> Traits:
+        return Traits(kills=True, forks=self._backend._pool._ctx.get_start_method() == "fork")
+
+
+class _Dask(_Engine):
+    """The dask client of the user's configuration."""
+
+    def poll(self) -> None:
+        if self._backend.client.status != "running":
+            for future in list(self._jobs):
+                pooled.fail(future, self._lost_connection())
+
+    def _lost_connection(self) -> BackendConnectionError:
+        return BackendConnectionError(f"the connection to the dask scheduler is gone: {self._backend.client!r}")
+
+    def _configure(self) -> None:
+        wanted = self._parallel.n_jobs
+        try:
+            super()._configure()
+        except TimeoutError as exc:
+            raise BackendConnectionError(str(exc)) from exc
+        if wanted > 0:
+            self.workers = min(self.workers, wanted)
+
+    def _find_traits(self) -> Traits:
+        return Traits(remote=True)
+
+    def _send(self, task: Task, future: Future[Answer]) -> Any:
+        job = super()._send(task, future)
+        # The callback is called for a result only.
+        job.add_done_callback(partial(self._land_error, future))
+        return job
+
+    def _land(self, future: Future[Answer], out: Any) -> None:
+        if isinstance(out, CancelledError):
+            pooled.fail(future, ChunkLost("dask cancelled the task"))
+        else:
+            super()._land(future, out)
+
+    def _land_error(self, future: Future[Answer], job: Future[Any]) -> None:
+        from distributed import KilledWorker  # noqa: PLC0415 - loaded already, where there is a dask backend
+
+        exc = job.exception()
+        if exc is not None:
+            pooled.fail(future, ChunkLost(str(exc)) if isinstance(exc, KilledWorker) else exc)
+
+    def _abort(self) -> None:
+        jobs, results = set(self._jobs.values()), self._backend._results
+        mine = [running for running, job in list(results.items()) if job in jobs]
+        super()._abort()
+        for running in mine:
+            results.pop(running, None)
+            self._backend._callbacks.pop(running, None)
+        self._backend.client.cancel(mine, force=True)
+
+
+def _only(answers: list[Answer]) -> Answer:
+    [answer] = answers
+    return answer
+
+
+def _ignore(*_: object) -> None:
+    pass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,12 +51,9 @@ class Pathos(Backend):
                 "a worker of a pathos pool cannot have a pathos pool of its own: "
                 "use backend='threads' or 'serial' for the inner map"
             )
-        # The kernel takes the end of the forking thread for the end of the parent; only this one lasts as long.
-        at_once = threading.current_thread() is threading.main_thread()
-        initializer = partial(pooled.start_worker, at_once=at_once)
         context = helpers.mp.get_context("fork")
         with pooled.interrupts_held_back():
-            return helpers.ProcessPool(self.workers, initializer, (os.getpid(),), context=context)
+            return helpers.ProcessPool(self.workers, context=context, **pooled.worker_arguments())
 
 
 def _send(pool: Any, task: Task, future: Future[Answer]) -> None:

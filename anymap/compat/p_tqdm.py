@@ -27,7 +27,7 @@ import operator
 from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
-from anymap import _cpus, pmap
+from anymap import _cpus, failure, pmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -99,8 +99,18 @@ def _listed(
 def _yielded(
     function: Callable[..., R], iterables: tuple[Iterable[Any], ...], bar: dict[str, Any], **options: Any
 ) -> Generator[R]:
-    with pmap(function, *iterables, lazy=True, **_shown(iterables, bar), **options) as results:
-        yield from results
+    # on_error="raise" would end the map at once; with p_tqdm, what comes before the failed item is handed out first.
+    with pmap(function, *iterables, lazy=True, on_error="return", **_shown(iterables, bar), **options) as results:
+        for index, result in results.indexed():
+            if _is_failure(result, index):
+                raise result
+            yield result
+
+
+def _is_failure(result: Any, index: int) -> bool:
+    # A function may well return exceptions; only that of this very item has its index on it.
+    found = failure(result) if isinstance(result, Exception) else None
+    return found is not None and found.index == index
 
 
 def _check(iterables: tuple[object, ...]) -> None:

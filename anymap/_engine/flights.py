@@ -1,0 +1,299 @@
+"""Chunks in the air: launching them, and entering in the ledger what became of each.
+
+Works on threads of all kinds: the iterating one, the supervisor, the backend's. The lock guards the ledger and is
+never held while something is pickled or submitted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from anymap import _failures
+from anymap._engine import chunks
+from anymap._engine.carrier import Refused
+from anymap._engine.ledger import Ledger
+from anymap._errors import ItemTimeout, WorkerLost
+from anymap.backends.base import ChunkLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from anymap._board import Mark
+    from anymap._engine.carrier import Carrier
+    from anymap._engine.ledger import Chunk
+    from anymap._engine.plan import Plan
+    from anymap._worker import Answer
+
+
+class Arrival(NamedTuple):
+    """What became of rows, for the iterating thread to load and land."""
+
+    chunk: Chunk
+    answer: Answer | None
+    again: frozenset[int] = frozenset()
+    """Positions that will be tried again and have no outcome yet."""
+    death: tuple[Exception, float, str] | None = None
+    """What ended the only row of ``chunk`` where there is no answer: exception, seconds, worker."""
+
+
+class Flights:
+    """The launching and landing of one map's chunks."""
+
+    def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
+        """``news`` is called, on any thread, when there is something to deliver or to launch."""
+        self.ledger = Ledger()
+        self.arrivals: deque[Arrival] = deque()
+        self.broken: BaseException | None = None
+        """What ended the map, if it is no item's error."""
+        self.carrier: Carrier | None = None
+        self._plan = plan
+        self._backend = plan.backend
+        self._news = news
+        self._pace = chunks.Pace()
+        self._lock = threading.RLock()
+        self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
+        self._dead: set[int] = set()
+        self._grounded = False
+
+    # --- how much at once -----------------------------------------------------------------------------------------
+
+    def workers(self) -> int:
+        return max(self._backend.capacity(), 1)
+
+    def total(self) -> int | None:
+        return self.ledger.pulled if self.ledger.exhausted else self._plan.total
+
+    def window(self) -> int:
+        if self._plan.window is not None:
+            return self._plan.window
+        if self._one_by_one():
+            return 1
+        return 2 * self.workers() * self._paced_chunksize()
+
+    def chunksize(self) -> int:
+        size = self._paced_chunksize()
+        if self._plan.window is not None and self._plan.chunksize is None:
+            size = min(size, max(self._plan.window // (2 * self.workers()), 1))
+        return size
+
+    def _paced_chunksize(self) -> int:
+        if self._plan.chunksize is not None:
+            return self._plan.chunksize
+        if self._one_by_one():
+            return 1
+        total = self.total()
+        remaining = None if total is None else max(total - self.ledger.pulled + self.ledger.waiting_rows(), 1)
+        return chunks.chunksize(self._pace, self.workers(), remaining)
+
+    def _one_by_one(self) -> bool:
+        # Where the caller's thread does the work itself, a lazy map can be as lazy as the builtin one.
+        return self._backend.traits.inline and self._plan.lazy
+
+    # --- launching ------------------------------------------------------------------------------------------------
+
+    def fill(self, *, partial_chunks: bool) -> None:
+        """Launch what there is to launch; one chunk beyond each worker's own keeps workers from waiting.
+
+        ``partial_chunks``: rather than leave a worker idle, send it less than a chunk.
+        """
+        while (taken := self._take(partial_chunks=partial_chunks)) is not None:
+            self._launch(*taken)
+
+    def ground(self) -> None:
+        """Launch nothing any more."""
+        self._grounded = True
+
+    def fail(self, exc: BaseException) -> None:
+        """End the map with an error that is no item's."""
+        if self.broken is None:
+            self.broken = exc
+        self.ground()
+        self._news()
+
+    def _take(self, *, partial_chunks: bool) -> tuple[Chunk, int] | None:
+        assert self.carrier is not None  # noqa: S101 - set before the first launch
+        with self._lock:
+            workers = self.workers()
+            flying = self.ledger.flying
+            limit = 1 if self._backend.traits.inline else 2 * workers
+            if self._grounded or flying >= limit or self.carrier.board.full:
+                return None
+            partial_chunks = self.ledger.exhausted or (partial_chunks and flying < workers)
+            chunk = self.ledger.next(self.chunksize(), time.monotonic(), partial=partial_chunks)
+            return None if chunk is None else (chunk, self.carrier.board.take())
+
+    def _launch(self, chunk: Chunk, slot: int) -> None:
+        assert self.carrier is not None  # noqa: S101
+        budget = None if self._plan.chunksize is not None else chunks.budget(self._pace)
+        sent = time.monotonic()
+        try:
+            future = self._backend.submit(self.carrier.task(chunk, slot, budget))
+        except Refused as refused:
+            self._enter_refusal(chunk, slot, refused)
+        except Exception as exc:  # noqa: BLE001 - the engine broke, or the map was closed meanwhile
+            self.fail(exc)
+        else:
+            with self._lock:
+                if self.ledger.is_flying(chunk):
+                    self._futures[chunk] = future, slot
+            future.add_done_callback(partial(self._on_done, chunk, slot, sent))
+
+    # --- landing --------------------------------------------------------------------------------------------------
+
+    def _on_done(self, chunk: Chunk, slot: int, sent: float, future: Future[Answer]) -> None:
+        try:
+            answer = future.result()
+        except (ChunkLost, CancelledError) as lost:
+            self._enter_loss(chunk, slot, lost)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the iterating thread must hear of it
+            self.fail(exc)
+        else:
+            self._enter_answer(chunk, slot, time.monotonic() - sent, answer)
+        self._news()
+
+    def _enter_answer(self, chunk: Chunk, slot: int, under_way: float, answer: Answer) -> None:
+        if answer.broken is not None:
+            self.fail(self._not_loaded(answer))
+            return
+        with self._lock:
+            if not self._come_down(chunk, slot):
+                return
+            self._pace.note(answer.done, answer.seconds, answer.longest, under_way)
+            raised = {position: exc for position, exc, _ in answer.failures}
+            verdict = partial(self._retry_raised, raised)
+            again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
+            self._note_failures(len(raised) - len(again))
+            if answer.done:
+                self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
+
+    def _not_loaded(self, answer: Answer) -> Exception:
+        assert self.carrier is not None  # noqa: S101
+        exc = self.carrier.error(answer.broken)
+        exc.add_note(f"anymap: the function could not be loaded in worker {answer.worker}")
+        return exc
+
+    def _enter_refusal(self, chunk: Chunk, slot: int, refused: Refused) -> None:
+        with self._lock:
+            if not self._come_down(chunk, slot):
+                return
+            self.ledger.refuse(chunk, refused.errors)
+            for position, cause in refused.errors.items():
+                exc = type(cause)(f"the argument of item {chunk.start + position} cannot be sent to a worker: {cause}")
+                exc.__cause__ = cause.__cause__
+                self._arrive_dead(chunk, position, exc, 0.0, "none")
+            self._note_failures(len(refused.errors))
+        self._news()
+
+    def _enter_loss(self, chunk: Chunk, slot: int, lost: BaseException) -> None:
+        assert self.carrier is not None  # noqa: S101
+        dead = getattr(lost, "dead", None)
+        with self._lock:
+            mark = self.carrier.board.read(slot)
+            if not self._come_down(chunk, slot):
+                return
+            self._count_dead(dead)
+            certain = dead is not None and mark.pid in dead
+            blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
+            if blamed is not None:
+                self._enter_death(chunk, blamed, mark, lost)
+
+    def _enter_death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> None:
+        exc = self._death(chunk, position, mark, lost)
+        seconds = time.monotonic() - mark.began if mark.began else 0.0
+        if self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic()):
+            self._note_failures(1)
+            self._arrive_dead(chunk, position, exc, seconds, str(mark.pid or "unknown"))
+
+    def _running_position(self, chunk: Chunk, mark: Mark, dead: Any) -> int | None:
+        """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if nobody knows."""
+        if self._backend.traits.remote:
+            return None
+        if dead is not None and mark.pid not in dead:
+            return -1
+        if chunk.expired is not None and chunk.expired != mark.position:
+            # It finished just before its worker was killed for it, and the item after it is not to blame.
+            return -1
+        return mark.position
+
+    def _death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> Exception:
+        name = f"item {chunk.start + position} ({_failures.safe_repr(chunk.rows[position])})"
+        if chunk.expired == position:
+            return ItemTimeout(f"{name} took longer than timeout={self._plan.timeout:g} s")
+        exitcode = (getattr(lost, "dead", None) or {}).get(mark.pid)
+        return WorkerLost(f"the worker that ran {name} died: {lost}", exitcode)
+
+    def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
+        row = chunk.part(position, position + 1)
+        self.arrivals.append(Arrival(row, None, death=(exc, seconds, worker)))
+
+    def _count_dead(self, dead: Any) -> None:
+        before = len(self._dead)
+        self._dead.update(dead or ())
+        self.ledger.counts.lost += len(self._dead) - before if dead is not None else 1
+
+    def _note_failures(self, count: int) -> None:
+        if count and self._plan.on_error == "raise":
+            self.ground()
+
+    def _come_down(self, chunk: Chunk, slot: int) -> bool:
+        """Give back what a chunk in flight held; return whether anybody still waits for it."""
+        assert self.carrier is not None  # noqa: S101
+        self._futures.pop(chunk, None)
+        if not self.ledger.is_flying(chunk):
+            return False
+        self.carrier.board.give_back(slot)
+        return True
+
+    def _retry_raised(self, raised: dict[int, Any], position: int, attempts: int) -> float | None:
+        assert self.carrier is not None  # noqa: S101
+        if attempts > self._plan.retry.times:
+            return None
+        return self._retry(self.carrier.error(raised[position]), position, attempts)
+
+    def _retry(self, exc: Exception, position: int, attempts: int) -> float | None:  # noqa: ARG002 - a verdict's form
+        return self._plan.retry.delay(exc, attempts)
+
+    # --- on the way -----------------------------------------------------------------------------------------------
+
+    def marks(self) -> dict[Chunk, Mark]:
+        """Read how far each chunk is."""
+        assert self.carrier is not None  # noqa: S101
+        with self._lock:
+            return {chunk: self.carrier.board.read(slot) for chunk, (_, slot) in self._futures.items()}
+
+    def expire(self, marks: dict[Chunk, Mark]) -> None:
+        """Put an end to items that take longer than they may."""
+        limit = self._plan.timeout
+        if limit is None:
+            return
+        for chunk, mark in marks.items():
+            if 0 <= mark.position < len(chunk) and time.monotonic() - mark.began > limit:
+                self._end_item(chunk, mark)
+
+    def _end_item(self, chunk: Chunk, mark: Mark) -> None:
+        assert self.carrier is not None  # noqa: S101
+        with self._lock:
+            flight = self._futures.get(chunk)
+            if flight is None or self.carrier.board.read(flight[1]) != mark:
+                return
+            chunk.expired = mark.position
+            if not self._backend.traits.kills:
+                self._give_up(chunk, mark)
+        if self._backend.traits.kills:
+            self._backend.kill(mark.pid)
+        else:
+            self._backend.abandon(flight[0])
+            self._news()
+
+    def _give_up(self, chunk: Chunk, mark: Mark) -> None:
+        # The slot is not given back: who knows until when its thread writes to it.
+        self._futures.pop(chunk)
+        blamed = self.ledger.lose(chunk, mark.position, certain=True)
+        if blamed is not None:
+            self._enter_death(chunk, blamed, mark, TimeoutError())

@@ -1,0 +1,320 @@
+"""What a bar looks like on a real terminal: a program of its own draws into a pty, pyte reads the screen back."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import struct
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+pty = pytest.importorskip("pty")
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
+pyte = pytest.importorskip("pyte")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINES = 24
+
+# mark() sets the terminal's title: it says in the stream itself how far the program had come.
+SCRIPT = r"""
+import sys, threading
+from anymap.progress import *
+
+def mark(name):
+    sys.stderr.write(f"\x1b]2;{name}\x07")
+    sys.stderr.flush()
+
+class Map:
+    def __init__(self, progress=True, desc=None, total=20):
+        self.total = total
+        self.emitter = Emitter(resolve(progress))
+        self.emitter.emit(Started(desc=desc, total=total, backend="serial", workers=1))
+
+    def at(self, done, elapsed, failed=0):
+        self.emitter.emit(
+            Advanced(done=done, failed=failed, retried=0, lost=0, total=self.total, elapsed=elapsed)
+        )
+
+    def end(self, done, elapsed, failed=0):
+        self.emitter.emit(
+            Finished(
+                done=done, failed=failed, retried=0, lost=0, total=self.total, elapsed=elapsed,
+                complete=done == self.total,
+            )
+        )
+"""
+
+
+class Shots(dict[str, list[str]]):
+    """The screen as it was at each mark, and under ``end`` as the program left it: lines without trailing blanks."""
+
+    cursor: tuple[int, int] = (0, 0)
+    """Line and column at the end."""
+
+
+def shown(program: str, columns: int = 80, *, claimed: int | None = None) -> Shots:
+    """Run a program on a terminal that is ``columns`` wide, and ``claimed`` wide as far as it tells the program."""
+    screen = pyte.Screen(columns, LINES)
+    stream = pyte.ByteStream(screen)
+    shots = Shots()
+    # Title by title: what comes after a mark is not yet on the screen when the picture is taken.
+    for part in re.split(rb"(\x1b\]2;\w+\x07)", output(program, columns if claimed is None else claimed)):
+        stream.feed(part)
+        if part.startswith(b"\x1b]2;"):
+            shots[screen.title] = [line.rstrip() for line in screen.display]
+    shots["end"] = [line.rstrip() for line in screen.display]
+    shots.cursor = (screen.cursor.y, screen.cursor.x)
+    return shots
+
+
+def output(program: str, columns: int) -> bytes:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-W", "error", "-c", program]
+    try:
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        text = b"".join(read(ours, time.monotonic() + 60))
+        assert process.wait(10) == 0, text.decode()
+    finally:
+        os.close(ours)
+    assert b"Traceback" not in text, text.decode()
+    return text
+
+
+def read(terminal: int, give_up: float) -> Iterator[bytes]:
+    while select.select([terminal], [], [], give_up - time.monotonic())[0]:
+        try:
+            block = os.read(terminal, 65536)
+        except OSError:  # Linux says so when the last program on it has ended
+            return
+        if not block:
+            return
+        yield block
+    raise TimeoutError("the program does not end")
+
+
+def lines(shot: list[str]) -> list[str]:
+    """Return the lines down to the last that is not empty."""
+    return "\n".join(shot).rstrip("\n").split("\n")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("desc", [None, "files"])
+def test_the_bar_stays_on_one_line_and_ends_at_a_hundred_per_cent(columns: int, desc: str | None) -> None:
+    program = f"""{SCRIPT}
+bar = Map(desc={desc!r})
+for done in range(20):
+    bar.at(done, done / 2, failed=done // 4)
+mark("on")
+bar.end(20, 10.0, failed=4)
+"""
+    shots = shown(program, columns)
+    (running,) = lines(shots["on"])
+    (last,) = lines(shots["end"])
+    assert "95%|" in running
+    assert "19/20" in running
+    assert "100%|" in last
+    assert "| 20/20 [00:1" in last
+    assert (len(running), len(last)) <= (columns - 1, columns - 1)
+    assert ("failed=4]" in last) == (columns > 40)
+    assert shots.cursor == (1, 0)
+
+
+def test_a_terminal_that_claims_no_columns_is_taken_for_80() -> None:
+    program = f"""{SCRIPT}
+bar = Map(desc="files")
+mark("first")
+bar.at(10, 5.0)
+mark("half")
+bar.end(20, 10.0)
+"""
+    shots = shown(program, 80, claimed=0)
+    assert [len(lines(shot)) for shot in shots.values()] == [1, 1, 1]
+    assert "0/20" in shots["first"][0]
+    assert "10/20 [00:05" in shots["half"][0]
+    assert "100%|" in shots["end"][0]
+    assert shots["end"][0].endswith("20/20 [00:10<00:00,  2.00it/s]")
+    assert len(shots["end"][0]) == 79
+
+
+def test_a_bar_follows_a_window_that_is_made_narrower() -> None:
+    program = f"""{SCRIPT}
+import fcntl, struct, termios
+bar = Map()
+bar.at(10, 5.0)
+mark("wide")
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
+sys.stderr.write("\\r\\x1b[2K")
+bar.at(11, 5.5)
+mark("narrow")
+bar.end(20, 10.0)
+"""
+    shots = shown(program, 80)
+    assert [len(lines(shot)[0]) for shot in shots.values()] == [79, 49, 49]
+
+
+def test_a_width_that_was_asked_for_is_kept() -> None:
+    assert len(lines(shown(f"{SCRIPT}\nMap({{'ncols': 60}}).end(20, 1.0)")["end"])[0]) == 60
+
+
+def test_seconds_pass_on_the_screen_while_the_count_stands_still() -> None:
+    program = f"""{SCRIPT}
+bar = Map()
+bar.at(3, 1.0)
+mark("one")
+for tenth in range(11, 75):
+    bar.at(3, tenth / 10)
+mark("seven")
+bar.end(20, 10.0)
+"""
+    shots = shown(program)
+    assert "3/20 [00:01" in shots["one"][0]
+    assert "3/20 [00:07" in shots["seven"][0]
+
+
+def test_a_map_that_stops_early_leaves_its_bar_and_a_fresh_line() -> None:
+    shots = shown(f"{SCRIPT}\nbar = Map()\nbar.at(5, 1.0)\nbar.end(7, 2.0)\nprint('done')")
+    bar, after = lines(shots["end"])
+    assert " 35%|" in bar
+    assert "7/20 [00:02" in bar
+    assert after == "done"
+
+
+def test_leave_false_leaves_nothing() -> None:
+    shots = shown(f"{SCRIPT}\nbar = Map({{'leave': False}})\nbar.at(5, 1.0)\nmark('on')\nbar.end(20, 2.0)")
+    assert "5/20" in shots["on"][0]
+    assert lines(shots["end"]) == [""]
+    assert shots.cursor == (0, 0)
+
+
+def test_unasked_a_bar_shows_after_half_a_second_and_not_before() -> None:
+    shots = shown(f"{SCRIPT}\nbar = Map(None)\nbar.at(5, 0.4)\nmark('before')\nbar.at(6, 0.6)\nmark('after')\nbar.end(20, 2.0)")
+    assert lines(shots["before"]) == [""]
+    assert "6/20 [00:00<00:01, 10.00it/s]" in shots["after"][0]
+
+
+ENDS = [("first", "second", "third"), ("third", "second", "first"), ("second", "first", "third")]
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_bars_of_several_maps_keep_to_their_lines_and_each_is_left_once(ends: tuple[str, ...]) -> None:
+    program = f"""{SCRIPT}
+maps = {{name: Map(desc=name) for name in ("first", "second", "third")}}
+def draw(names, seconds):
+    for name in names:
+        maps[name].at(seconds, seconds)
+draw(maps, 5)
+mark("all")
+running = list(maps)
+for seconds, name in enumerate({ends}, 6):
+    maps[name].end(20, seconds)
+    running.remove(name)
+    draw(running, seconds)
+    mark(name)
+"""
+    shots = shown(program)
+    assert [line[:6].rstrip(":") for line in lines(shots["all"])] == ["first", "second", "third"]
+    for number, name in enumerate(ends, 1):
+        text = lines(shots[name])
+        assert [line.split(":")[0] for line in text[:number]] == list(ends[:number])
+        assert all("20/20" in line for line in text[:number])
+        assert sorted(line.split(":")[0] for line in text[number:]) == sorted(ends[number:])
+        assert all(f"{5 + number}/20" in line for line in text[number:])
+    assert len(lines(shots["end"])) == 3
+    assert shots.cursor == (3, 0)
+
+
+def test_maps_in_two_threads_draw_without_disturbing_each_other() -> None:
+    program = f"""{SCRIPT}
+barrier = threading.Barrier(2)
+def run(name):
+    bar = Map(desc=name)
+    barrier.wait()
+    for done in range(20):
+        bar.at(done, float(done))
+    barrier.wait()
+    bar.end(20, 20.0)
+threads = [threading.Thread(target=run, args=(name,)) for name in ("one", "two")]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    shots = shown(program)
+    assert sorted(line[:9] for line in lines(shots["end"])) == ["one: 100%", "two: 100%"]
+    assert all("20/20 [00:20" in line for line in lines(shots["end"]))
+
+
+def test_a_bar_below_the_callers_own_leaves_it_whole() -> None:
+    program = f"""{SCRIPT}
+import tqdm
+with tqdm.tqdm(total=2, desc="outer") as outer:
+    for turn in (1, 2):
+        bar = Map({{"leave": False}}, desc="inner")
+        bar.at(10, 1.0)
+        mark(f"turn{{turn}}")
+        bar.end(20, 2.0)
+        outer.update()
+        outer.refresh()
+"""
+    shots = shown(program)
+    for turn in ("turn1", "turn2"):
+        assert [line[:6] for line in lines(shots[turn])] == ["outer:", "inner:"]
+    assert [line[:11] for line in lines(shots["end"])] == ["outer: 100%"]
+
+
+def test_what_tqdm_write_prints_stands_above_the_bar() -> None:
+    program = f"""{SCRIPT}
+import tqdm
+bar = Map(desc="files")
+bar.at(10, 1.0)
+tqdm.tqdm.write("a message", file=sys.stderr)
+bar.at(11, 2.0)
+mark("on")
+bar.end(20, 3.0)
+"""
+    message, bar = lines(shown(program)["on"])
+    assert message == "a message"
+    assert "11/20" in bar
+
+
+# Real maps
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads", "processes"])
+def test_a_real_map_shows_itself_unasked(backend: str) -> None:
+    program = f"""
+import time
+from anymap import pmap
+if __name__ == "__main__":
+    pmap(time.sleep, [0.15] * 10, backend="{backend}", workers=2, desc="naps")
+"""
+    shots = shown(program)
+    (last,) = lines(shots["end"])
+    assert last.startswith("naps: 100%|")
+    assert "| 10/10 [00:0" in last
+    assert shots.cursor == (1, 0)
+
+
+def test_a_real_map_that_is_short_shows_nothing() -> None:
+    shots = shown("from anymap import pmap\npmap(abs, range(100), backend='serial')")
+    assert lines(shots["end"]) == [""]
+
+
+def test_a_real_maps_seconds_pass_while_its_only_item_runs() -> None:
+    program = """
+import time
+from anymap import pmap
+pmap(time.sleep, [2.3], backend="threads", progress=True)
+"""
+    text = output(program, 80).decode()
+    assert re.findall(r"0/1 \[(00:\d\d)<", text)[-1] == "00:02"
+    assert re.findall(r"1/1 \[(00:\d\d)<", text)
