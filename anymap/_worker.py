@@ -119,13 +119,13 @@ def describe_misfit(caller: tuple[int, int, int], worker: tuple[int, int, int]) 
     return f"{protocols}, the worker {worker[1]}.{worker[2]} and {worker[0]}: install the same on both"
 
 
-def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None) -> Answer:
-    """Run a task that another host sent, its function apart from it if that is large."""
+def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None) -> bytes:
+    """Run a task that another host sent, its function apart from it if that is large; return the pickled answer."""
     if spoken != dialect():
         raise RuntimeError(describe_misfit(spoken, dialect()))
     if function is not None:
         task.spec = task.spec._replace(function=function)
-    return task()
+    return pickle.dumps(task(), 5)
 
 
 class _Context(NamedTuple):

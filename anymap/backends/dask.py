@@ -147,7 +147,7 @@ class Dask(Backend):
         except Exception as exc:  # noqa: BLE001 - whatever it is, the map must hear of it
             flight.end(self._translate(exc))
         else:
-            flight.land(answer)
+            flight.land(pickle.loads(answer))
 
     def _what_became_of_us(self) -> BackendConnectionError | None:
         """Return what to tell the map if the scheduler is gone."""
@@ -359,19 +359,18 @@ class _Cluster:
         self._client = client
         self._looked = time.monotonic()
         # A client has one handler per topic, and there may be one of the user's.
-        self._former = client._event_handlers.get(_TOPIC)
+        self._former = client._event_handlers.get(_TOPIC, _ignore)
         client.subscribe_topic(_TOPIC, self._pass_on)
 
     def leave(self) -> None:
         handlers = self._client._event_handlers
         if handlers.get(_TOPIC) != self._pass_on:
             return
-        if self._former is not None:
-            handlers[_TOPIC] = self._former
-            return
-        with contextlib.suppress(Exception):  # that of a closed client has no type of its own
-            self._client.unsubscribe_topic(_TOPIC)
-        handlers.pop(_TOPIC, None)
+        # One must stay: the client complains of news that it has no handler for.
+        handlers[_TOPIC] = self._former
+        if self._former is _ignore:
+            with contextlib.suppress(Exception):  # what a closed client raises has no type of its own
+                self._client.unsubscribe_topic(_TOPIC)
 
     def _pass_on(self, event: tuple[float, Any]) -> Any:
         news = event[1]
@@ -380,7 +379,7 @@ class _Cluster:
                 listener(news)
             if news.get("action") in {"add-worker", "remove-worker"}:
                 self._client.loop.add_callback(self._count)
-        return None if self._former is None else self._former(event)
+        return self._former(event)
 
     def glance(self) -> None:
         """Count the threads anew if it is time to. The count is there a little later."""
@@ -418,6 +417,10 @@ class _Cluster:
             answers = await asyncio.wait_for(answering, timeout)
         greeted.update(worker for worker, answer in answers.items() if answer == _worker.dialect())
         return answers
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def _misfit(answer: Any, where: str) -> Exception | None:

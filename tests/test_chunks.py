@@ -1,0 +1,112 @@
+"""Chunk sizes, on simulated durations: no clock is read."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anymap._engine.chunks import Pace, budget, chunksize, target_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OVERHEAD = 0.0002
+
+
+def simulate(durations: list[float], workers: int, *, total_known: bool = True) -> tuple[float, int, list[int]]:
+    """Run a map on paper; return its end, the number of chunks, and their sizes."""
+    pace, free, flying, sizes, position = Pace(), [0.0] * workers, [], [], 0
+    heapq.heapify(free)
+    while position < len(durations):
+        start = heapq.heappop(free)
+        while flying and flying[0][0] <= start:
+            _, items, seconds, longest = heapq.heappop(flying)
+            pace.note(items, seconds, longest, seconds + OVERHEAD)
+        size = chunksize(pace, workers, len(durations) - position if total_known else None)
+        taken, spent = 0, 0.0
+        for duration in durations[position : position + size]:
+            if spent > budget(pace):
+                break
+            taken, spent = taken + 1, spent + duration
+        chunk = durations[position : position + taken]
+        heapq.heappush(flying, (start + spent + OVERHEAD, taken, spent, max(chunk)))
+        heapq.heappush(free, start + spent + OVERHEAD)
+        sizes.append(taken)
+        position += taken
+    return max(free), len(sizes), sizes
+
+
+def test_it_starts_with_one_item_as_nothing_is_known() -> None:
+    assert chunksize(Pace(), 4, None) == 1
+
+
+def test_short_items_make_large_chunks_and_long_ones_small() -> None:
+    quick, slow = Pace(), Pace()
+    for size in (1, 4, 16, 64, 256, 1024):
+        quick.note(size, size * 1e-6, 1e-6, size * 1e-6 + OVERHEAD)
+        slow.note(1, 0.5, 0.5, 0.5 + OVERHEAD)
+    assert chunksize(quick, 2, None) > 1000
+    assert chunksize(slow, 2, None) == 1
+
+
+def test_a_chunk_runs_longer_where_sending_one_costs_more() -> None:
+    pipe, cluster = Pace(), Pace()
+    pipe.note(1, 0.001, 0.001, 0.0011)
+    cluster.note(1, 0.001, 0.001, 0.004)
+    assert target_seconds(cluster) > 5 * target_seconds(pipe)
+
+
+def test_one_slow_item_makes_chunks_small_for_a_while() -> None:
+    pace = Pace()
+    for size in (1, 4, 16, 64):
+        pace.note(size, size * 1e-4, 1e-4, size * 1e-4 + OVERHEAD)
+    before = chunksize(pace, 2, None)
+    pace.note(64, 1.0, 0.9, 1.0 + OVERHEAD)
+    assert chunksize(pace, 2, None) < before / 10
+
+
+@given(
+    seconds=st.floats(0, 10),
+    items=st.integers(1, 5000),
+    workers=st.integers(1, 64),
+    remaining=st.none() | st.integers(1, 10**6),
+)
+def test_a_size_is_at_least_one_and_leaves_work_for_the_others(
+    seconds: float, items: int, workers: int, remaining: int | None
+) -> None:
+    pace = Pace()
+    pace.note(items, seconds, seconds / items, seconds + OVERHEAD)
+    size = chunksize(pace, workers, remaining)
+    assert size >= 1
+    if remaining is not None:
+        assert size <= -(-remaining // (2 * workers))
+
+
+def same(count: int) -> list[float]:
+    return [0.005] * count
+
+
+def descending(count: int) -> list[float]:
+    return [0.2 - 0.199 * position / count for position in range(count)]
+
+
+def sudden(count: int) -> list[float]:
+    return [1e-5] * (count // 2) + [0.05] * (count - count // 2)
+
+
+@pytest.mark.parametrize(("durations", "limit"), [(same, 1.05), (descending, 1.10), (sudden, 1.15)])
+def test_no_worker_waits_long_for_another(durations: Callable[[int], list[float]], limit: float) -> None:
+    given_durations = durations(2000)
+    ideal = sum(given_durations) / 8
+    end, _, _ = simulate(given_durations, 8)
+    assert end <= limit * ideal
+
+
+def test_a_million_tiny_items_take_few_chunks() -> None:
+    _, chunks, sizes = simulate([1e-7] * 1_000_000, 2)
+    assert chunks < 400
+    assert sizes[0] == 1

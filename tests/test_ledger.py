@@ -1,0 +1,187 @@
+"""The ledger: whatever happens to chunks, every row gets exactly one outcome."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anymap._engine.ledger import Chunk, Ledger
+
+NEVER = 1e9
+
+
+def no_retry(position: int, attempts: int) -> float | None:  # noqa: ARG001
+    return None
+
+
+def staged(count: int) -> Ledger:
+    ledger = Ledger()
+    ledger.stage(list(range(count)))
+    ledger.exhausted = True
+    return ledger
+
+
+def take(ledger: Ledger, size: int) -> Chunk:
+    chunk = ledger.next(size, 0.0, partial=True)
+    assert chunk is not None
+    return chunk
+
+
+def test_rows_fly_in_the_order_they_were_staged() -> None:
+    ledger = staged(5)
+    first, second = take(ledger, 3), take(ledger, 3)
+    assert (first.start, first.rows) == (0, [0, 1, 2])
+    assert (second.start, second.rows) == (3, [3, 4])
+    assert ledger.next(3, 0.0, partial=True) is None
+
+
+def test_a_chunk_waits_to_be_full_unless_part_of_it_will_do() -> None:
+    ledger = staged(2)
+    assert ledger.next(3, 0.0, partial=False) is None
+    assert take(ledger, 3).rows == [0, 1]
+
+
+def test_rows_that_were_not_begun_fly_again_before_new_ones() -> None:
+    ledger = staged(6)
+    chunk = take(ledger, 4)
+    assert ledger.land(chunk, 1, [], no_retry, 0.0) == []
+    again = take(ledger, 4)
+    assert (again.start, again.rows) == (1, [1, 2, 3])
+    assert ledger.counts.done == 1
+
+
+def test_a_failed_row_is_tried_again_when_its_time_has_come() -> None:
+    ledger = staged(2)
+    chunk = take(ledger, 2)
+    assert ledger.land(chunk, 2, [1], lambda _, attempts: 5.0 if attempts == 1 else None, now=10.0) == [1]
+    assert ledger.next(1, 14.9, partial=True) is None
+    assert ledger.next_ripe() == 15.0
+    retry = ledger.next(1, 15.0, partial=True)
+    assert retry is not None
+    assert (retry.start, retry.rows) == (1, [1])
+    assert ledger.land(retry, 1, [0], lambda _, attempts: 5.0 if attempts == 1 else None, now=16.0) == []
+    assert (ledger.counts.done, ledger.counts.failed, ledger.counts.retried) == (2, 1, 1)
+
+
+def test_the_row_that_ran_in_a_dead_worker_is_to_blame_and_no_other() -> None:
+    ledger = staged(5)
+    chunk = take(ledger, 5)
+    assert ledger.lose(chunk, 2, certain=True) == 2
+    assert ledger.fail(chunk, 2, no_retry, 0.0)
+    rest = [take(ledger, 5), take(ledger, 5)]
+    assert sorted(chunk.rows for chunk in rest) == [[0, 1], [3, 4]]
+    assert ledger.attempts == {2: 1}
+
+
+def test_nobody_is_blamed_for_a_chunk_whose_worker_did_not_die() -> None:
+    ledger = staged(3)
+    assert ledger.lose(take(ledger, 3), -1, certain=False) is None
+    assert take(ledger, 3).rows == [0, 1, 2]
+    assert ledger.counts.failed == 0
+
+
+def test_a_suspect_flies_alone() -> None:
+    ledger = staged(6)
+    first, second = take(ledger, 3), take(ledger, 3)
+    assert ledger.lose(first, 1, certain=False) is None
+    assert ledger.next(3, 0.0, partial=True) is None, "the suspect waits until nothing else flies"
+    ledger.land(second, 3, [], no_retry, 0.0)
+    suspect = take(ledger, 3)
+    assert suspect.rows == [1]
+    assert ledger.next(3, 0.0, partial=True) is None, "and nothing flies beside it"
+    assert ledger.lose(suspect, None, certain=False) == 0, "what dies alone is to blame"
+
+
+def test_where_nobody_knows_who_ran_all_are_suspects() -> None:
+    ledger = staged(3)
+    assert ledger.lose(take(ledger, 3), None, certain=False) is None
+    seen = []
+    for _ in range(3):
+        suspect = take(ledger, 3)
+        seen += suspect.rows
+        ledger.land(suspect, 1, [], no_retry, 0.0)
+    assert seen == [0, 1, 2]
+
+
+def test_of_many_suspects_two_more_deaths_find_the_one() -> None:
+    ledger = staged(1000)
+    guilty, deaths = 777, 0
+    chunk = take(ledger, 1000)
+    while True:
+        if guilty in chunk.rows:
+            deaths += 1
+            blamed = ledger.lose(chunk, None, certain=False)
+            if blamed is not None:
+                break
+        else:
+            ledger.land(chunk, len(chunk), [], no_retry, 0.0)
+        chunk = take(ledger, 1000)
+    assert chunk.rows[blamed] == guilty
+    assert deaths <= 4
+
+
+def test_a_chunk_that_is_lost_again_and_again_without_a_culprit_comes_to_an_end() -> None:
+    ledger = staged(2)
+    outcomes = 0
+    for _ in range(100):
+        chunk = ledger.next(2, 0.0, partial=True)
+        if chunk is None:
+            break
+        blamed = ledger.lose(chunk, -1, certain=False)
+        if blamed is not None:
+            outcomes += ledger.fail(chunk, blamed, no_retry, 0.0)
+    assert outcomes == 2
+    assert ledger.counts.done == 2
+
+
+def test_rows_that_cannot_be_sent_fail_and_the_others_fly() -> None:
+    ledger = staged(5)
+    ledger.refuse(take(ledger, 5), [1, 3])
+    assert sorted(take(ledger, 5).rows for _ in range(3)) == [[0], [2], [4]]
+    assert (ledger.counts.done, ledger.counts.failed) == (2, 2)
+
+
+@given(count=st.integers(0, 40), data=st.data())
+def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataObject) -> None:
+    ledger, flying, outcomes, now = staged(count), [], Counter[int](), 0.0
+    tries = {"left": 60}
+
+    def verdict(position: int, attempts: int) -> float | None:  # noqa: ARG001
+        return float(data.draw(st.integers(0, 3))) if attempts < 3 else None
+
+    def event() -> str:
+        tries["left"] -= 1
+        return str(data.draw(st.sampled_from(["land", "lose", "refuse"]))) if tries["left"] > 0 else "land"
+
+    while sum(outcomes.values()) < count:
+        now += 1.0
+        chunk = ledger.next(data.draw(st.integers(1, 7)), now, partial=True)
+        if chunk is not None:
+            flying.append(chunk)
+            if data.draw(st.booleans()):
+                continue
+        if not flying:
+            continue
+        landing = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+        size = len(landing)
+        match event():
+            case "land":
+                done = data.draw(st.integers(0 if tries["left"] > 0 else size, size))
+                failed = data.draw(st.lists(st.integers(0, done - 1), unique=True)) if done else []
+                again = ledger.land(landing, done, failed, verdict, now)
+                outcomes.update(landing.rows[position] for position in range(done) if position not in again)
+            case "refuse":
+                refused = data.draw(st.lists(st.integers(0, size - 1), unique=True))
+                ledger.refuse(landing, refused)
+                outcomes.update(landing.rows[position] for position in refused)
+            case "lose":
+                position = data.draw(st.none() | st.integers(-1, size))
+                blamed = ledger.lose(landing, position, certain=data.draw(st.booleans()) and position is not None)
+                if blamed is not None and ledger.fail(landing, blamed, verdict, now):
+                    outcomes[landing.rows[blamed]] += 1
+    assert outcomes == Counter(range(count))
+    assert ledger.counts.done == count
+    assert not flying
+    assert ledger.next(1, NEVER, partial=True) is None
