@@ -7,9 +7,9 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _config, _cpus, _registry
+from anymap import _config, _cpus, _failures, _registry
 from anymap._engine.plan import Plan, Retry
-from anymap._errors import ConfigError, UnsupportedOption
+from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend, UnsupportedOption
 from anymap._worker import depth
 from anymap.backends.base import Backend
 from anymap.progress import resolve
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from anymap._config import Settings
+    from anymap.progress import Sink
 
 _ON_ERROR = ("raise", "return", "skip", "group")
 _PREFER = {"threads": "threads", "processes": "processes"}
@@ -30,12 +31,12 @@ _DEFAULT = "processes"
 def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **options: Any) -> Plan:
     """Check ``pmap``'s arguments and fill in what they leave open."""
     if not callable(func):
-        raise TypeError(f"pmap needs a function to call, not {func!r}")
+        raise TypeError(f"pmap's first argument must be a function to call, not {_failures.safe_repr(func)}")
     if not iterables:
         raise TypeError("pmap needs at least one iterable: pmap(func, items)")
-    for iterable in iterables:
+    for position, iterable in enumerate(iterables, start=1):
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
-            raise TypeError(f"pmap's arguments after the function must be iterables, not {type(iterable).__name__!r}")
+            raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     settings = _config.current()
     outer = depth.get()
     backend = _choose_backend(settings, options["backend"], options["prefer"], options["require"], outer)
@@ -45,8 +46,8 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         prompt=all(map(_is_container, iterables)),
         backend=backend,
         workers=_workers(settings, options["workers"]),
-        ordered=bool(options["ordered"]),
-        lazy=bool(options["lazy"]),
+        ordered=_flag("ordered", options["ordered"]),
+        lazy=_flag("lazy", options["lazy"]),
         on_error=_one_of("on_error", options["on_error"], _ON_ERROR),
         max_failures=_max_failures(options["max_failures"]),
         retry=_retry(options["retries"]),
@@ -54,8 +55,8 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         chunksize=_count("chunksize", options["chunksize"]),
         window=_count("window", options["window"]),
         total=_total(options["total"], iterables),
-        desc=options["desc"],
-        sinks=tuple(resolve(_progress(settings, options["progress"]), outermost=outer == 0)),
+        desc=_text("desc", options["desc"]),
+        sinks=tuple(_sinks(settings, options["progress"], outer)),
         depth=outer,
     )
     _check_timeout(plan)
@@ -63,32 +64,45 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
 
 
 def _choose_backend(settings: Settings, asked: Any, prefer: str | None, require: str | None, outer: int) -> Backend:
-    if settings.force_backend:
-        return _made(settings.force_backend, "ANYMAP_FORCE_BACKEND")
     if prefer is not None:
         _one_of("prefer", prefer, tuple(_PREFER))
     if require is not None:
         _one_of("require", require, ("shared_memory",))
-    hint = "serial" if outer else _PREFER.get(prefer or "", _DEFAULT)
-    # Inside a worker the environment's choice is for the outermost map: it has been followed already.
-    chosen = asked if asked is not None else (None if outer else settings.backend)
-    backend = _made(chosen, "backend") if chosen is not None else _made(hint, "backend")
+    if settings.force_backend:
+        backend = _made_as_set("ANYMAP_FORCE_BACKEND", settings.force_backend)
+    elif asked is not None:
+        backend = _made(asked)
+    elif settings.backend and not outer:  # it is for the outermost map, and has been followed there
+        backend = _made_as_set("ANYMAP_BACKEND", settings.backend)
+    else:
+        backend = _made("serial" if outer else _PREFER.get(prefer or "", _DEFAULT))
     if require == "shared_memory" and not backend.traits.shares_memory:
         warnings.warn(
             f"this map needs shared memory, which backend {backend.name!r} has not: it runs in threads", stacklevel=4
         )
-        return _made("threads", "require")
+        return _made("threads")
     return backend
 
 
-def _made(backend: Any, where: str) -> Backend:
+def _made_as_set(variable: str, name: str) -> Backend:
+    """Make the backend that a variable of the environment names; if there is none, say where the name stands."""
+    try:
+        return _made(name)
+    except UnknownBackend as exc:
+        raise ConfigError(f"{variable}={name!r}: {exc}") from None
+    except BackendUnavailable as exc:
+        exc.add_note(f"anymap: {variable}={name!r} asks for this backend")
+        raise
+
+
+def _made(backend: Any) -> Backend:
     if isinstance(backend, str):
         return _registry.find(backend)()
     if isinstance(backend, Backend):
         return backend.fresh()
     if isinstance(backend, type) and issubclass(backend, Backend):
         return backend()
-    raise ConfigError(f"{where} must be a backend's name or an instance of one, not {backend!r}")
+    raise ConfigError(f"backend must be a backend's name or an instance of one, not {_failures.safe_repr(backend)}")
 
 
 def _workers(settings: Settings, asked: Any) -> int | None:
@@ -97,14 +111,33 @@ def _workers(settings: Settings, asked: Any) -> int | None:
     return _cpus.count_workers(settings.workers, "ANYMAP_WORKERS")
 
 
-def _progress(settings: Settings, asked: Any) -> Any:
-    return asked if asked is not None else settings.progress
+def _sinks(settings: Settings, asked: Any, outer: int) -> list[Sink]:
+    # What the environment says is for the outermost map: the bars of the inner ones would write across its own.
+    if asked is not None or outer or settings.progress is None:
+        return resolve(asked, outermost=outer == 0)
+    try:
+        return resolve(settings.progress)
+    except ConfigError as exc:
+        raise ConfigError(f"ANYMAP_PROGRESS: {exc}") from None
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
         choices = ", ".join(map(repr, allowed))
         raise ConfigError(f"{name} must be one of {choices}, not {value!r}")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    # By value and not by type: a comparison of numpy's gives a bool of its own.
+    if value not in (True, False):
+        raise ConfigError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def _text(name: str, value: Any) -> str | None:
+    if not isinstance(value, str | None):
+        raise ConfigError(f"{name} must be a string, not {value!r}")
     return value
 
 
@@ -129,10 +162,11 @@ def _max_failures(value: Any) -> int | float | None:
     if value is None:
         return None
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
-        return float(match[1]) / 100
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"max_failures must be a count, 0 or more, or a share such as '5%', not {value!r}")
-    return value
+        if (share := float(match[1]) / 100) <= 1:
+            return share
+    elif not isinstance(value, bool) and hasattr(value, "__index__") and value.__index__() >= 0:
+        return int(value.__index__())
+    raise ConfigError(f"max_failures must be a count, 0 or more, or a share up to '100%', such as '5%', not {value!r}")
 
 
 def _retry(value: Any) -> Retry:
@@ -140,7 +174,7 @@ def _retry(value: Any) -> Retry:
         return value
     try:
         return Retry(value)
-    except ValueError as exc:
+    except ConfigError as exc:
         raise ConfigError(f"{exc}; or give a Retry(...)") from None
 
 

@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from anymap._errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,7 +26,7 @@ class Retry:
     """
 
     times: int
-    """Attempts after the first."""
+    """Attempts after the first; 0 or more."""
     on: type[Exception] | tuple[type[Exception], ...] = Exception
     """Only these are tried again; a lost worker is a :class:`~anymap.WorkerLost`, a late item an ``ItemTimeout``."""
     backoff: float = 0.0
@@ -34,11 +36,13 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not isinstance(self.times, int) or isinstance(self.times, bool) or self.times < 0:
-            message = f"retries must be a number of attempts, 0 or more, not {self.times!r}"
-            raise ValueError(message)
-        if self.backoff < 0 or self.jitter < 0:
-            message = f"backoff and jitter are seconds, 0 or more, not {self.backoff!r} and {self.jitter!r}"
-            raise ValueError(message)
+            raise ConfigError(f"retries must be a number of attempts, 0 or more, not {self.times!r}")
+        for kind in self.on if isinstance(self.on, tuple) else (self.on,):
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigError(f"on must be a type of exception or a tuple of them, not {self.on!r}")
+        for name, seconds in ("backoff", self.backoff), ("jitter", self.jitter):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+                raise ConfigError(f"{name} must be a number of seconds, 0 or more, not {seconds!r}")
 
     def delay(self, exc: Exception, attempts: int) -> float | None:
         """Return after how many seconds to try again, ``attempts`` having failed; ``None``: not at all."""

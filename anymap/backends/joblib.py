@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from joblib.externals.loky import reusable_executor
+from joblib.externals.loky.backend.utils import kill_process_tree
 from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError, TerminatedWorkerError
 from joblib.parallel import (
     BatchedCalls,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _TO_NOTICE = 0.2
 """Seconds that running tasks get to notice that the map is over, before their workers are killed."""
+_TO_DIE = 1.0
+"""Seconds that joblib gets to notice that they are dead."""
 
 
 class Joblib(Backend):
@@ -52,11 +55,12 @@ class Joblib(Backend):
     """
 
     name: ClassVar[str] = "joblib"
-    traits = Traits(kills=True)
 
     def __init__(self) -> None:
         # The configuration of a block is that of the maps called in it, wherever a lazy one is iterated.
         self._parallel = _configured()
+        self._engine = _choose_engine(self._parallel)
+        self.traits = self._engine.traits
 
     def fresh(self) -> Self:
         return type(self)()
@@ -64,7 +68,8 @@ class Joblib(Backend):
     def open(self, workers: int | None) -> None:
         if workers is not None:
             self._parallel.n_jobs = workers
-        self._engine = _choose_engine(self._parallel)
+        if not _is_dask(backend := self._parallel._backend) and backend.effective_n_jobs(self._parallel.n_jobs) == 1:
+            self._engine = Serial()
         self._engine.open(workers)
         self.traits, self.workers = self._engine.traits, self._engine.workers
 
@@ -87,8 +92,7 @@ class Joblib(Backend):
         return self._engine.waiting()
 
     def close(self, *, abandon: bool) -> None:
-        if hasattr(self, "_engine"):
-            self._engine.close(abandon=abandon)
+        self._engine.close(abandon=abandon)
 
 
 def _configured() -> Any:
@@ -115,20 +119,20 @@ def _is_dask(backend: Any) -> bool:
 
 def _choose_engine(parallel: Any) -> Backend:
     backend = parallel._backend
+    if parallel.n_jobs == 1:
+        return Serial()
     if _is_dask(backend):
         return _Dask(parallel)
-    if backend.effective_n_jobs(parallel.n_jobs) == 1:
-        return Serial()
     if isinstance(backend, LokyBackend):
         return _Loky(parallel)
     if isinstance(backend, ThreadingBackend):
         return _Threads(parallel)
     # Those derived from it have pools of other families.
-    return _Pool(parallel) if type(backend) is MultiprocessingBackend else _Engine(parallel)
+    return _Pool(parallel) if type(backend) is MultiprocessingBackend else _Other(parallel)
 
 
 class _Engine(Backend):
-    """A joblib backend that nothing is known of but joblib's interface; the base of those that are known."""
+    """What all joblib backends have in common."""
 
     name: ClassVar[str] = Joblib.name
 
@@ -143,7 +147,6 @@ class _Engine(Backend):
         self._is_open = True
         self._backend.start_call()
         self._nested = self._backend.get_nested_backend()
-        self.traits = self._find_traits()
 
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()
@@ -174,10 +177,6 @@ class _Engine(Backend):
         self._parallel.__enter__()
         self.workers = self._backend.effective_n_jobs(self._parallel.n_jobs)
 
-    def _find_traits(self) -> Traits:
-        shares_memory = getattr(self._backend, "supports_sharedmem", False)
-        return Traits(shares_memory=shares_memory, remote=not shares_memory, sees_death=False)
-
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         backend = self._backend
         calls = BatchedCalls([(task, (), {})], self._nested)
@@ -202,11 +201,19 @@ class _Engine(Backend):
         self._backend.abort_everything(ensure_ready=False)
 
 
+class _Other(_Engine):
+    """One of a third party, of which no more is known than joblib asks of it."""
+
+    def __init__(self, parallel: Any) -> None:
+        super().__init__(parallel)
+        shares_memory = getattr(self._backend, "supports_sharedmem", False)
+        self.traits = Traits(shares_memory=shares_memory, remote=not shares_memory, sees_death=False)
+
+
 class _Threads(_Engine):
     """joblib's threads."""
 
-    def _find_traits(self) -> Traits:
-        return Traits(shares_memory=True)
+    traits = Traits(shares_memory=True)
 
     def abandon(self, future: Future[Answer]) -> None:
         super().abandon(future)
@@ -225,14 +232,13 @@ class _Threads(_Engine):
 class _Loky(_Engine):
     """The executor that everybody in this process shares who uses joblib."""
 
+    traits = Traits(kills=True)
+
     def kill(self, pid: int) -> None:
         # Without the lock: the caller may hold one that a thread in submit() waits for.
         if pid in self._backend._workers._processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def _find_traits(self) -> Traits:
-        return Traits(kills=True)
 
     def _configure(self) -> None:
         wanted = self._backend.effective_n_jobs(self._parallel.n_jobs)
@@ -271,14 +277,19 @@ class _Loky(_Engine):
             raise ChunkLost(pooled.describe(dead) or "a worker ended", dead or None) from exc
 
     def _abort(self) -> None:
-        jobs = list(self._jobs.values())
-        running = [job for job in jobs if not job.cancel()]
-        if concurrent.futures.wait(running, _TO_NOTICE).not_done and not self._serves_others(jobs):
+        # They end by themselves, unless one is stuck. When told to abort, loky trips over futures that are cancelled
+        # or still queued; the death of its workers it survives.
+        executor, jobs = self._backend._workers, list(self._jobs.values())
+        if concurrent.futures.wait(jobs, _TO_NOTICE).not_done and not _serves_others(executor, jobs):
+            for worker in list(executor._processes.values()):
+                kill_process_tree(worker)
+            concurrent.futures.wait(jobs, _TO_DIE)
             super()._abort()
 
-    def _serves_others(self, jobs: list[Any]) -> bool:
-        items = list(self._backend._workers._pending_work_items.values())
-        return any(item.future not in jobs for item in items)
+
+def _serves_others(executor: Any, jobs: list[Any]) -> bool:
+    items = list(executor._pending_work_items.values())
+    return any(item.future not in jobs for item in items)
 
 
 def _size_of_busy_executor() -> int:
@@ -292,9 +303,12 @@ def _size_of_busy_executor() -> int:
 class _Pool(_Engine):
     """A ``multiprocessing`` pool for this map."""
 
+    traits = Traits(kills=True, forks=True)
+
     def open(self, workers: int | None) -> None:
         self._keeper = pooled.PoolKeeper(self._make_pool, lambda _, task, future: self._send(task, future), ChunkLost)
         super().open(workers)
+        self.traits = Traits(kills=True, forks=self._backend._pool._ctx.get_start_method() == "fork")
 
     def submit(self, task: Task) -> Future[Answer]:
         return self._keeper.submit(task)
@@ -322,12 +336,11 @@ class _Pool(_Engine):
             self._parallel.__enter__()
         return self._backend._pool
 
-    def _find_traits(self) -> Traits:
-        return Traits(kills=True, forks=self._backend._pool._ctx.get_start_method() == "fork")
-
 
 class _Dask(_Engine):
     """The dask client of the user's configuration."""
+
+    traits = Traits(remote=True)
 
     def poll(self) -> None:
         if self._backend.client.status != "running":
@@ -345,9 +358,6 @@ class _Dask(_Engine):
             raise BackendConnectionError(str(exc)) from exc
         if wanted > 0:
             self.workers = min(self.workers, wanted)
-
-    def _find_traits(self) -> Traits:
-        return Traits(remote=True)
 
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         job = super()._send(task, future)

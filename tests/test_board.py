@@ -1,0 +1,38 @@
+"""The status board."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from anymap import _board
+from anymap._board import UNTOUCHED, Board, Mark
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_a_worker_marks_is_read_on_the_other_side(tmp_path: Path) -> None:
+    board = Board(str(tmp_path))
+    assert board.path is not None
+    slot = board.take()
+    assert board.read(slot) == UNTOUCHED
+    workers_view = _board.attach(board.path)
+    _board.sign(workers_view, slot)
+    _board.write_item(workers_view, _board.item_offset(slot), 3, 12.5)
+    assert board.read(slot) == Mark(os.getpid(), 3, 12.5)
+    board.cancel()
+    assert workers_view[0] == 1
+    board.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slot_is_blank_when_it_is_handed_out_again() -> None:
+    board = Board(None)
+    slots = [board.take() for _ in range(_board.SLOTS)]
+    assert board.full
+    assert len(set(slots)) == _board.SLOTS
+    _board.sign(board.buffer, slots[5])
+    board.give_back(slots[5])
+    assert board.take() == slots[5]
+    assert board.read(slots[5]) == UNTOUCHED

@@ -1,0 +1,104 @@
+"""Values to bytes and back, in one process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anymap import _payload
+from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, sender_table, spill, unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+anything = st.recursive(plain, lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(plain, inner))
+
+
+def as_list(opened: list[Any] | Unpacked) -> list[Any]:
+    return [opened[position] for position in range(len(opened))]
+
+
+@given(values=st.lists(anything) | st.lists(plain) | st.lists(st.tuples(plain, plain)))
+def test_what_goes_in_comes_out(values: list[Any]) -> None:
+    parcel, refused = pack(values, sender_table())
+    assert not refused
+    assert as_list(unpack(parcel)) == values
+
+
+def test_plain_values_are_one_pickle_and_others_one_each() -> None:
+    assert pack([1, 2.0, "three", None], sender_table())[0].ends is None
+    assert pack([(1, "a"), (2, "b")], sender_table())[0].ends is None
+    assert len(pack([[1], [2]], sender_table())[0].ends or ()) == 2
+
+
+class Stubborn:
+    """Pickles, and raises when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+def test_a_value_that_cannot_be_loaded_does_no_harm_to_the_others() -> None:
+    parcel, _ = pack([[1], Stubborn(), [3]], sender_table())
+    opened = unpack(parcel)
+    assert opened[0] == [1]
+    assert opened[2] == [3]
+    with pytest.raises(ValueError, match="no number"):
+        opened[1]
+
+
+def test_a_value_that_cannot_be_pickled_is_refused_by_its_position() -> None:
+    parcel, refused = pack([[1], {"deep": [threading.Lock()]}, np.zeros(100_000)], sender_table())
+    assert list(refused) == [1]
+    assert "lock" in str(refused[1])
+    assert "['deep'][0]" in str(refused[1])
+    opened = unpack(parcel)
+    assert opened[0] == [1]
+    assert opened[2].sum() == 0
+
+
+def test_large_buffers_stay_out_of_the_pickle_and_are_mapped_writable(tmp_path: Path) -> None:
+    arrays = [np.arange(100_000), np.arange(5), np.ones(50_000)]
+    parcel, _ = pack(arrays, sender_table())
+    assert len(parcel.data) < 2_000
+    spilled = spill(parcel, str(tmp_path))
+    assert isinstance(spilled, SpilledParcel)
+    opened = as_list(unpack(spilled))
+    assert not list(tmp_path.iterdir()), "the file is removed as soon as it is mapped"
+    assert all(np.array_equal(got, sent) for got, sent in zip(opened, arrays, strict=True))
+    opened[0][0] = 7
+    assert opened[0].ctypes.data % 64 == 0
+
+
+def test_a_file_for_many_readers_is_kept_and_none_sees_what_another_writes(tmp_path: Path) -> None:
+    spilled = spill(pack([np.zeros(100_000)], sender_table())[0], str(tmp_path))
+    first, second = (unpack(spilled, keep=True)[0] for _ in range(2))
+    first[0] = 1
+    assert second[0] == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_small_parcels_make_no_file(tmp_path: Path) -> None:
+    parcel = spill(pack([[1], [2]], sender_table())[0], str(tmp_path))
+    assert isinstance(parcel, Parcel)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_there_is_no_room_it_goes_through_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Any, view: memoryview) -> None:  # noqa: ARG001
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(_payload, "_write_all", full)
+    parcel = spill(pack([np.arange(100_000)], sender_table())[0], str(tmp_path))
+    assert isinstance(parcel, Parcel)
+    assert not list(tmp_path.iterdir())
+    carried = Parcel(*pickle.loads(pickle.dumps(parcel)))
+    assert np.array_equal(as_list(unpack(carried))[0], np.arange(100_000))
