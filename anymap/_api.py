@@ -201,8 +201,8 @@ def pmap(
         lazy: Return a :class:`MapIterator` at once instead of a list at the end. The map begins with the first result
             that is asked for, and ends when the iterator is exhausted, closed, left by ``with``, or dropped.
         prefer: A library's hint, ``"threads"`` or ``"processes"``, for where nobody has chosen a backend.
-        require: ``"shared_memory"``, where ``func`` has to see or change the caller's own objects. On a backend that
-            cannot give it, the map warns and runs in threads.
+        require: ``"shared_memory"``, where ``func`` has to see or change the caller's own objects. If the backend that
+            was chosen cannot give it, the map warns and runs in threads.
         progress: What is shown. ``None``: a bar for the outermost map on a terminal or in a notebook, once it has
             lasted half a second; ``True`` or ``False``; ``"bar"``, ``"log"`` or ``"none"``; keyword arguments of tqdm's
             in a mapping; a tqdm class; anything callable that takes an event; or a list of these. See

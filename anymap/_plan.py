@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anymap.progress import Sink
 
 _ON_ERROR = ("raise", "return", "skip", "group")
-_PREFER = {"threads": "threads", "processes": "processes"}
+_PREFER = ("threads", "processes")
 _CONTAINERS: tuple[type, ...] = (
     list, tuple, range, str, bytes, bytearray, dict, set, frozenset, type({}.keys()), type({}.values()), type({}.items())
 )  # fmt: skip
@@ -65,7 +65,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
 
 def _choose_backend(settings: Settings, asked: Any, prefer: str | None, require: str | None, outer: int) -> Backend:
     if prefer is not None:
-        _one_of("prefer", prefer, tuple(_PREFER))
+        _one_of("prefer", prefer, _PREFER)
     if require is not None:
         _one_of("require", require, ("shared_memory",))
     if settings.force_backend:
@@ -75,7 +75,7 @@ def _choose_backend(settings: Settings, asked: Any, prefer: str | None, require:
     elif settings.backend and not outer:  # it is for the outermost map, and has been followed there
         backend = _made_as_set("ANYMAP_BACKEND", settings.backend)
     else:
-        backend = _made("serial" if outer else _PREFER.get(prefer or "", _DEFAULT))
+        backend = _made("serial" if outer else "threads" if require else prefer or _DEFAULT)
     if require == "shared_memory" and not backend.traits.shares_memory:
         warnings.warn(
             f"this map needs shared memory, which backend {backend.name!r} has not: it runs in threads", stacklevel=4

@@ -32,6 +32,9 @@ RESOURCE_TRACKER = "resource_tracker import main"
 """The code that runs in the helper of the standard library's multiprocessing, and in loky's: one a program, to its end."""
 WARM_WORKER = "anymap._local.child import main"
 """The code that runs in an idle worker, which may stay until ``shutdown()``."""
+LOKY_WORKER = "joblib.externals.loky.backend.popen_loky_posix"
+"""The module that runs in joblib's own warm workers: whoever uses joblib shares them, so it is not ours to end them."""
+MAY_STAY = (RESOURCE_TRACKER, WARM_WORKER, LOKY_WORKER)
 
 
 @pytest.fixture(
@@ -84,6 +87,7 @@ def nothing_left_at_the_end() -> Iterator[set[int]]:
     of_the_session: set[int] = set()
     yield of_the_session
     anymap.shutdown()
+    end_loky()
     assert not left(lambda: [child for child in children() if not runs(RESOURCE_TRACKER, child)])
     assert not left(lambda: own_files("*"))
 
@@ -96,11 +100,21 @@ def nothing_left_behind(nothing_left_at_the_end: set[int]) -> Iterator[None]:
 
     def strays() -> list[psutil.Process]:
         new = children(nothing_left_at_the_end) - before
-        return [child for child in new if not runs(RESOURCE_TRACKER, child) and not runs(WARM_WORKER, child)]
+        return [child for child in new if not any(runs(code, child) for code in MAY_STAY)]
+
+    def busy_threads() -> list[threading.Thread]:
+        new = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
+        return [thread for thread in new if not type(thread).__module__.startswith("joblib.externals.loky")]
 
     assert not left(strays)
-    assert not left(lambda: [one for one in threading.enumerate() if not one.daemon and one not in threads])
+    assert not left(busy_threads)
     assert not left(lambda: own_files("*/*") - files)
+
+
+def end_loky() -> None:
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown()
 
 
 def left(look: Callable[[], T]) -> T:

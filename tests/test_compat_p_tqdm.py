@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import itertools
 import os
@@ -13,7 +14,7 @@ import threading
 import pytest
 from tqdm.std import tqdm as text_bar
 
-from anymap import ConfigError, _cpus
+from anymap import ConfigError, WorkerLost, _cpus
 from anymap.compat import p_tqdm as ours
 
 LISTS = ["p_map", "p_umap", "t_map"]
@@ -139,6 +140,36 @@ def test_an_error_has_the_type_it_was_raised_with_and_names_its_item(name):
     with pytest.raises(ValueError, match="two") as caught:
         list(getattr(ours, name)(fail_on_two, range(6), disable=True))
     assert any("item 2" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+def test_a_worker_that_dies_is_an_error(name):
+    with pytest.raises(WorkerLost, match="item 2"):
+        list(getattr(ours, name)(lambda n: os._exit(3) if n == 2 else n, range(6), disable=True))
+
+
+@pytest.mark.parametrize("name", ITERATORS)
+def test_an_input_that_fails_does_so_after_its_items(name):
+    def numbers():
+        yield from (1, 2)
+        raise KeyError("source")
+
+    got = []
+    with pytest.raises(KeyError, match="source"):
+        got.extend(getattr(ours, name)(double, numbers(), disable=True))
+    assert sorted(got) == [2, 4]
+
+
+def test_a_worker_sees_what_was_set_in_a_module_on_forks_only(tmp_path, monkeypatch):
+    (tmp_path / "limits_of_a_test.py").write_text("LIMIT = 0\ndef limit(_):\n    return LIMIT\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("limits_of_a_test")
+    module.LIMIT = 7
+    seen = {}
+    for backend in ("processes", "pathos"):
+        monkeypatch.setenv("ANYMAP_BACKEND", backend)
+        seen[backend] = ours.p_map(module.limit, range(2), disable=True)
+    assert seen == {"processes": [0, 0], "pathos": [7, 7]}
 
 
 @pytest.mark.parametrize("name", LISTS + ITERATORS)

@@ -83,17 +83,18 @@ class Flights:
         return size
 
     def _paced_chunksize(self) -> int:
-        if self._plan.chunksize is not None:
-            return self._plan.chunksize
         if self._one_by_one():
             return 1
+        if self._plan.chunksize is not None:
+            return self._plan.chunksize
         total = self.total()
         remaining = None if total is None else max(total - self.ledger.pulled + self.ledger.waiting_rows(), 1)
         return chunks.chunksize(self._pace, self.workers(), remaining)
 
     def _one_by_one(self) -> bool:
-        # Where the caller's thread does the work itself, a lazy map can be as lazy as the builtin one.
-        return self._backend.traits.inline and self._plan.lazy
+        # Where the caller's thread does the work itself, a lazy map can be as lazy as the builtin one; and an input
+        # that waits for the result of an item would wait for ever if it were asked for one more.
+        return self._backend.traits.inline and (self._plan.lazy or not self._plan.prompt)
 
     # --- launching ------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Retry:
         if not isinstance(self.times, int) or isinstance(self.times, bool) or self.times < 0:
             raise ConfigError(f"retries must be a number of attempts, 0 or more, not {self.times!r}")
         for kind in self.on if isinstance(self.on, tuple) else (self.on,):
-            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise ConfigError(f"on must be a type of exception or a tuple of them, not {self.on!r}")
         for name, seconds in ("backoff", self.backoff), ("jitter", self.jitter):
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:

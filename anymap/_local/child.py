@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 from typing import Any
 
 from anymap import _watch
 from anymap._local import wire
+from anymap._local.signals import ignore_interrupts
 
 
 def main(fd: int) -> None:
@@ -39,9 +39,7 @@ def _prepare(given: dict[str, Any]) -> None:
 
 def serve(fd: int) -> None:
     """Run the tasks that come, one after another."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ignore_interrupts()
     _watch.end_with(os.getppid(), at_once=True)
     while (data := wire.receive(fd)) is not None:
         wire.send(fd, _answer(data))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Client, Security
 
-from anymap import _spool
 from anymap._errors import BackendConnectionError
 from anymap._local import dask_node, recipe, warm, wire
 
@@ -42,7 +41,6 @@ class Cluster:
         self._idle_since = time.monotonic()
         self._address: Future[str] = Future()
         self._ready: Future[None] = Future()
-        self._folder = _spool.make_folder()
         # The process is tied to the thread that starts it: that must not be one of the caller's, which may end sooner.
         self._thread = threading.Thread(target=self._work, name="anymap-dask", daemon=True)
         self._thread.start()
@@ -85,8 +83,7 @@ class Cluster:
 
     def _work(self) -> None:
         try:
-            arguments = (self._wanted, self._workers, self._folder)
-            self._node = dask_node.start(self._wanted, dask_node.run_scheduler, *arguments)
+            self._node = dask_node.start(self._wanted, dask_node.run_scheduler, self._wanted, self._workers)
             self._listen()
         except BaseException as exc:  # noqa: BLE001 - whoever waits for the start must hear of it
             self._fail(exc)
@@ -94,7 +91,6 @@ class Cluster:
             self._fail(RuntimeError("it ended"))
             if hasattr(self, "_node"):
                 self._node.end()
-            _spool.remove_folder(self._folder)
 
     def _listen(self) -> None:
         with selectors.DefaultSelector() as selector:

@@ -13,6 +13,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anymap import _spool
 from anymap._local import child, pool, wire
 
 if TYPE_CHECKING:
@@ -47,21 +48,22 @@ def start(wanted: Recipe, run: Callable[..., None], *arguments: Any) -> Node:
     return Node(process, ours)
 
 
-def run_scheduler(line: int, wanted: Recipe, workers: int, folder: str) -> None:
+def run_scheduler(line: int, wanted: Recipe, workers: int) -> None:
     """Be the cluster. Reports on ``line`` its address, then ``None`` when all workers are ready."""
     try:
-        asyncio.run(_Cluster(line, wanted, workers, folder).serve())
+        asyncio.run(_Cluster(line, wanted, workers).serve())
     except Exception as exc:  # noqa: BLE001 - the caller must hear of it
         wire.send(line, pickle.dumps(RuntimeError(f"{type(exc).__name__}: {exc}")))
+    _spool.remove_own()
     child.leave()
 
 
 class _Cluster:
-    def __init__(self, line: int, wanted: Recipe, workers: int, folder: str) -> None:
+    def __init__(self, line: int, wanted: Recipe, workers: int) -> None:
         self._line = line
         self._wanted = wanted
         self._count = workers
-        self._folder = folder
+        self._folder = _spool.make_folder()
         self._workers: set[Node] = set()
         self._ready: set[Node] = set()
         self._complete = False

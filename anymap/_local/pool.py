@@ -9,23 +9,23 @@ from __future__ import annotations
 import os
 import pickle
 import selectors
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from anymap._local import child, recipe, warm, wire
+from anymap._local import recipe, warm, wire
+from anymap._local.start import start_fork, start_interpreter
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anymap._local.recipe import Recipe
+    from anymap._local.start import Process
     from anymap._worker import Answer, Task
 
 _TICK = 0.1
@@ -33,21 +33,6 @@ _IDLE = 60.0
 """Seconds after which a worker that nobody needs ends."""
 _GRACE = 0.2
 """Seconds that an abandoned task has to end by itself: it stops after its item, and that spares its worker."""
-
-
-class Process(Protocol):
-    """What the pool needs of a process: ``subprocess.Popen`` has it."""
-
-    pid: int
-
-    def poll(self) -> int | None: ...
-
-    def wait(self) -> int: ...
-
-    def kill(self) -> None: ...
-
-
-
 
 
 class _Job:
@@ -364,70 +349,3 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
-
-
-def start_interpreter(wanted: Recipe, line: socket.socket) -> Process:
-    """Start a fresh interpreter that serves ``line``. It never sees the caller's ``__main__``."""
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys; sys.path.insert(0, {home!r}); from anymap._local.child import main; main({line.fileno()})"
-    inherited = [line.fileno(), *([wanted.tracker] if wanted.tracker is not None else [])]
-    with _interrupts_blocked():
-        process = subprocess.Popen(
-            [*wanted.command, "-c", code],
-            stdin=subprocess.DEVNULL,
-            cwd=wanted.folder,
-            env=dict(wanted.environment),
-            pass_fds=inherited,
-        )
-    return process
-
-
-class _interrupts_blocked:  # noqa: N801 - a context manager, used as a function
-    """Start processes with SIGINT blocked: a Ctrl-C must not end them before they have said that it shall not."""
-
-    def __enter__(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-    def __exit__(self, *_: object) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
-
-
-class _Fork:
-    """A forked child."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._exitcode: int | None = None
-
-    def poll(self) -> int | None:
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> int:
-        exitcode = self._wait(0)
-        return 0 if exitcode is None else exitcode
-
-    def kill(self) -> None:
-        if self._exitcode is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-
-    def _wait(self, options: int) -> int | None:
-        if self._exitcode is None:
-            pid, status = os.waitpid(self.pid, options)
-            if pid:
-                self._exitcode = os.waitstatus_to_exitcode(status)
-        return self._exitcode
-
-
-def start_fork(line: socket.socket) -> Process:
-    """Fork this process; the child serves ``line`` and does nothing else of what this process would."""
-    with _interrupts_blocked():
-        pid = os.fork()
-        if not pid:
-            try:
-                child.serve(line.fileno())
-            finally:
-                child.leave()
-    return _Fork(pid)

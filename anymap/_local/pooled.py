@@ -133,7 +133,9 @@ class _Pool:
                 member.join(max(deadline - time.monotonic(), 0.0))
         if any(member.is_alive() for member in members):
             self.end()
-        atexit.unregister(self.end)
+        else:
+            atexit.unregister(self.end)
+            self._release()
 
     def end(self) -> None:
         """Kill the workers and stop the pool's threads, in whatever state they are."""
@@ -153,8 +155,20 @@ class _Pool:
         self._kill_all()
         self._stop_task_handler()
         self._stop_result_handler()
-        # Each unanswered task refers to the pool, and the pool to each of them.
+        self._release()
+
+    def _release(self) -> None:
+        """Close the files now: the pool and its unanswered tasks refer to each other, and are collected some time."""
+        pool = self.pool
         pool._cache.clear()
+        if pool._task_handler.is_alive() or pool._result_handler.is_alive():
+            return
+        for queue in (pool._inqueue, pool._outqueue, pool._change_notifier):
+            queue._reader.close()
+            queue._writer.close()
+        for worker in {*self._workers, *pool._pool}:
+            with contextlib.suppress(ValueError):  # it is still there
+                worker.close()
 
     def _kill_all(self) -> None:
         workers = [*self._workers, *self.pool._pool]
@@ -222,7 +236,7 @@ def _start_worker(parent: int, at_once: bool) -> None:
     settle_in(parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if at_once:
-        _watch.end_with(parent, at_once=True)
+        _watch._ask_the_kernel()
 
 
 def describe(dead: Mapping[int, int | None]) -> str:

@@ -141,7 +141,9 @@ class Dask(Backend):
     async def _follow(self, flight: _Flight) -> None:
         """See a task to its end; runs in the client's event loop."""
         try:
-            answer = await flight.remote.result()
+            # "skip" keeps the client from telling the log of results that were lost with their worker.
+            answers = await self._client.gather([flight.remote], errors="skip")
+            answer = answers[0] if answers else await flight.remote.result()
         except (asyncio.CancelledError, CancelledError, KilledWorker) as exc:
             flight.end(self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc or type(exc).__name__}"))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the map must hear of it
@@ -281,21 +283,20 @@ def _connect(address: str, security: Security | None, timeout: float) -> Client:
 def _probe(address: str, security: Security, timeout: float) -> None:
     """Connect and hang up. In a thread, as this one may be running an event loop."""
     outcome: Future[None] = Future()
-    probing = _try_address(address, security.get_connection_args("client"), timeout)
+    connection = security.get_connection_args("client")
+
+    async def connect_once() -> None:
+        comm = await connect(address, timeout=timeout, **connection)
+        await comm.close()
 
     def probe() -> None:
         try:
-            outcome.set_result(asyncio.run(probing))
+            outcome.set_result(asyncio.run(connect_once()))
         except BaseException as exc:  # noqa: BLE001 - the caller has to hear of it
             outcome.set_exception(exc)
 
     threading.Thread(target=probe, name="anymap-probe", daemon=True).start()
     outcome.result(timeout + 1)
-
-
-async def _try_address(address: str, connection: dict[str, Any], timeout: float) -> None:
-    comm = await connect(address, timeout=timeout, **connection)
-    await comm.close()
 
 
 def _read_address(scheduler_file: str, timeout: float) -> str:
@@ -395,15 +396,15 @@ class _Cluster:
         """Count the threads now, and see whether all workers can run what we send them."""
         where = self._client.scheduler.address
         try:
-            answers = self._client.sync(self._inspect, timeout, callback_timeout=2 * timeout)
+            answers = self._client.sync(self._inspect, timeout)
         except (OSError, TimeoutError) as exc:
             raise BackendConnectionError(f"the dask scheduler at {where} does not answer: {exc}") from exc
         for worker, answer in answers.items():
             if (misfit := _misfit(answer, f"dask worker {worker}")) is not None:
                 raise misfit
 
-    async def _inspect(self, timeout: float) -> dict[str, Any]:
-        running = await asyncio.wait_for(self._client.scheduler.ncores_running(), timeout)
+    async def _inspect(self, limit: float) -> dict[str, Any]:
+        running = await asyncio.wait_for(self._client.scheduler.ncores_running(), limit)
         self.threads = sum(running.values())
         greeted = _greeted.setdefault(self._client, set())
         strangers = [worker for worker in running if worker not in greeted]
@@ -414,7 +415,7 @@ class _Cluster:
         # One that is too busy to answer will be asked by its first task.
         with contextlib.suppress(TimeoutError):
             answering = self._client.run(pickle.loads, greeting, workers=strangers, on_error="return")
-            answers = await asyncio.wait_for(answering, timeout)
+            answers = await asyncio.wait_for(answering, limit)
         greeted.update(worker for worker, answer in answers.items() if answer == _worker.dialect())
         return answers
 

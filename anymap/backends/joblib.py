@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import functools
 import os
 import signal
 import sys
 import threading
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from joblib.externals.loky import reusable_executor
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from anymap._worker import Answer
 
 _TO_NOTICE = 0.2
-"""Seconds that running tasks get to notice that the map is over, before their workers are killed."""
+"""Seconds that workers get to notice that the map is over."""
 _TO_DIE = 1.0
-"""Seconds that joblib gets to notice that they are dead."""
+"""Seconds that joblib gets to notice that its workers are dead."""
 
 
 class Joblib(Backend):
@@ -151,6 +151,8 @@ class _Engine(Backend):
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()
         with self._lock:
+            if not self._is_open:
+                raise RuntimeError("the map is over")
             self._jobs[future] = self._send(task, future)
         future.add_done_callback(self._jobs.pop)
         return future
@@ -160,7 +162,9 @@ class _Engine(Backend):
         return waiting
 
     def close(self, *, abandon: bool) -> None:
-        if not self._is_open:
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+        if not was_open:
             return
         if abandon:
             self._abort()
@@ -184,9 +188,9 @@ class _Engine(Backend):
         known = getattr(type(backend), "submit", None) is not getattr(ParallelBackendBase, "submit", None)
         submit = backend.submit if known else backend.apply_async
         if backend.supports_retrieve_callback:
-            return submit(calls, callback=partial(self._land, future))
+            return submit(calls, callback=functools.partial(self._land, future))
         job = submit(calls, callback=_ignore)
-        retrieve = partial(pooled.settle, future, lambda: _only(self._retrieve(job)))
+        retrieve = functools.partial(pooled.settle, future, lambda: _only(self._retrieve(job)))
         threading.Thread(target=retrieve, name="anymap-joblib", daemon=True).start()
         return job
 
@@ -226,13 +230,22 @@ class _Threads(_Engine):
         super().close(abandon=abandon)
         if pool is not None and not abandon:
             for thread in pool._pool:
-                thread.join()
+                # One may be stuck in an item that was given up; it is a daemon.
+                thread.join(_TO_NOTICE)
 
 
 class _Loky(_Engine):
     """The executor that everybody in this process shares who uses joblib."""
 
     traits = Traits(kills=True)
+
+    def open(self, workers: int | None) -> None:
+        super().open(workers)
+        _open_on_loky.add(self)
+
+    def close(self, *, abandon: bool) -> None:
+        _open_on_loky.discard(self)
+        super().close(abandon=abandon)
 
     def kill(self, pid: int) -> None:
         # Without the lock: the caller may hold one that a thread in submit() waits for.
@@ -242,10 +255,11 @@ class _Loky(_Engine):
 
     def _configure(self) -> None:
         wanted = self._backend.effective_n_jobs(self._parallel.n_jobs)
-        # To give a busy executor another size, loky waits until it is idle: for ever, if another map keeps it busy.
-        given = _size_of_busy_executor() or wanted
-        self._parallel.n_jobs = given
-        self._parallel.__enter__()
+        # The lock that others need to submit. To give a busy executor another size, loky waits until it is idle.
+        with reusable_executor._executor_lock:
+            given = _size_of_busy_executor() or wanted
+            self._parallel.n_jobs = given
+            self._parallel.__enter__()
         self._parallel.n_jobs = wanted
         self.workers = min(given, wanted)
         executor = self._backend._workers
@@ -255,13 +269,16 @@ class _Loky(_Engine):
 
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         try:
-            return super()._send(task, future)
+            job = super()._send(task, future)
         except (BrokenProcessPool, ShutdownExecutorError):
             self._configure()
-            return super()._send(task, future)
+            job = super()._send(task, future)
+        _close_at_exit()
+        return job
 
     def _land(self, future: Future[Answer], out: Any) -> None:
-        pooled.settle(future, lambda: self._outcome(out))
+        if self._is_open:
+            pooled.settle(future, lambda: self._outcome(out))
 
     def _outcome(self, job: Future[list[Answer]]) -> Answer:
         try:
@@ -285,6 +302,23 @@ class _Loky(_Engine):
                 kill_process_tree(worker)
             concurrent.futures.wait(jobs, _TO_DIE)
             super()._abort()
+
+
+_open_on_loky: set[_Loky] = set()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """See to it that the interpreter does not wait at its exit for a map that was never closed."""
+    # What is registered last is called first, and loky, which waits, has registered with its first task.
+    threading._register_atexit(_close_all_on_loky)  # type: ignore[attr-defined]
+
+
+def _close_all_on_loky() -> None:
+    for engine in list(_open_on_loky):
+        # Its futures stay as they are: a thread that waits for one has nothing more to say now.
+        engine._is_open = False
+        engine._abort()
 
 
 def _serves_others(executor: Any, jobs: list[Any]) -> bool:
@@ -327,7 +361,7 @@ class _Pool(_Engine):
     def _configure(self) -> None:
         backend = self._backend
         if "initializer" not in getattr(backend, "backend_kwargs", ()):
-            backend.configure = partial(backend.configure, **pooled.worker_arguments())
+            backend.configure = functools.partial(backend.configure, **pooled.worker_arguments())
         self.workers = backend.effective_n_jobs(self._parallel.n_jobs)
         self._keeper.start()
 
@@ -362,7 +396,7 @@ class _Dask(_Engine):
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         job = super()._send(task, future)
         # The callback is called for a result only.
-        job.add_done_callback(partial(self._land_error, future))
+        job.add_done_callback(functools.partial(self._land_error, future))
         return job
 
     def _land(self, future: Future[Answer], out: Any) -> None:
@@ -375,8 +409,10 @@ class _Dask(_Engine):
         from distributed import KilledWorker  # noqa: PLC0415 - loaded already, where there is a dask backend
 
         exc = job.exception()
+        if isinstance(exc, KilledWorker):
+            exc = ChunkLost("each dask worker that ran it died")
         if exc is not None:
-            pooled.fail(future, ChunkLost(str(exc)) if isinstance(exc, KilledWorker) else exc)
+            pooled.fail(future, exc)
 
     def _abort(self) -> None:
         jobs, results = set(self._jobs.values()), self._backend._results

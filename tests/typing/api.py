@@ -1,0 +1,187 @@
+"""What the public calls return, as type checkers see it. Checked by tests/test_typing.py, never run."""
+
+# mypy: disable-error-code=empty-body
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Literal, assert_type
+
+import anymap
+from anymap import BackendInfo, Failure, MapError, MapIterator, Retry, available_backends, failure, pmap, register
+from anymap.backends import Backend, Processes, Serial, Threads, Traits
+from anymap.progress import Advanced, Event, Finished, LogSink, Started
+
+OnError = Literal["raise", "return", "skip", "group"]
+ResultsOnly = Literal["raise", "skip", "group"]
+
+
+def one(a: int) -> str: ...
+def two(a: int, b: str) -> bytes: ...
+def three(a: int, b: str, c: bytes) -> float: ...
+def four(a: int, b: str, c: bytes, d: float) -> complex: ...
+def five(a: int, b: str, c: bytes, d: float, e: complex) -> bool: ...
+
+
+class Adder:
+    def __init__(self, start: int) -> None: ...
+    def add(self, other: int) -> float: ...
+    def __call__(self, other: int) -> complex: ...
+
+
+def numbers() -> Iterator[int]: ...
+
+
+ints = [1, 2]
+strings = ["a", "b"]
+blobs = [b"a", b"b"]
+floats = [0.5, 1.5]
+complexes = [1j, 2j]
+
+# By the number of iterables.
+assert_type(pmap(one, ints), list[str])
+assert_type(pmap(two, ints, strings), list[bytes])
+assert_type(pmap(three, ints, strings, blobs), list[float])
+assert_type(pmap(four, ints, strings, blobs, floats), list[complex])
+assert_type(pmap(five, ints, strings, blobs, floats, complexes), list[bool])
+
+# By ``lazy``.
+assert_type(pmap(one, ints, lazy=False), list[str])
+assert_type(pmap(one, ints, lazy=True), MapIterator[str])
+assert_type(pmap(two, ints, strings, lazy=True), MapIterator[bytes])
+assert_type(pmap(three, ints, strings, blobs, lazy=True), MapIterator[float])
+assert_type(pmap(four, ints, strings, blobs, floats, lazy=True), MapIterator[complex])
+assert_type(pmap(five, ints, strings, blobs, floats, complexes, lazy=True), MapIterator[bool])
+
+# By ``on_error``.
+assert_type(pmap(one, ints, on_error="raise"), list[str])
+assert_type(pmap(one, ints, on_error="skip"), list[str])
+assert_type(pmap(one, ints, on_error="group"), list[str])
+assert_type(pmap(one, ints, on_error="return"), list[str | Exception])
+assert_type(pmap(two, ints, strings, on_error="return"), list[bytes | Exception])
+assert_type(pmap(three, ints, strings, blobs, on_error="return"), list[float | Exception])
+assert_type(pmap(four, ints, strings, blobs, floats, on_error="return"), list[complex | Exception])
+assert_type(pmap(five, ints, strings, blobs, floats, complexes, on_error="return"), list[bool | Exception])
+
+# By both.
+assert_type(pmap(one, ints, lazy=True, on_error="skip"), MapIterator[str])
+assert_type(pmap(one, ints, lazy=True, on_error="return"), MapIterator[str | Exception])
+assert_type(pmap(two, ints, strings, lazy=True, on_error="return"), MapIterator[bytes | Exception])
+assert_type(pmap(three, ints, strings, blobs, lazy=True, on_error="return"), MapIterator[float | Exception])
+assert_type(pmap(four, ints, strings, blobs, floats, lazy=True, on_error="return"), MapIterator[complex | Exception])
+
+
+def known_when_it_runs(lazy: bool, on_error: OnError, kind: ResultsOnly) -> None:
+    assert_type(pmap(one, ints, on_error=kind), list[str])
+    assert_type(pmap(one, ints, on_error=on_error), list[str | Exception])
+    assert_type(pmap(one, ints, on_error=on_error, lazy=True), MapIterator[str | Exception])
+    assert_type(pmap(one, ints, lazy=lazy), list[str] | MapIterator[str])
+    assert_type(pmap(two, ints, strings, lazy=lazy), list[bytes] | MapIterator[bytes])
+    assert_type(pmap(three, ints, strings, blobs, lazy=lazy), list[float] | MapIterator[float])
+    assert_type(pmap(four, ints, strings, blobs, floats, lazy=lazy), list[complex] | MapIterator[complex])
+    either = pmap(one, ints, lazy=lazy, on_error=on_error)
+    assert_type(either, list[str | Exception] | MapIterator[str | Exception])
+    for result in either:
+        assert_type(result, str | Exception)
+
+
+# Anything that can be called, over anything that can be iterated over.
+assert_type(pmap(lambda a: a * 0.5, ints), list[float])
+assert_type(pmap(lambda a, b: (b, a), ints, strings), list[tuple[str, int]])
+assert_type(pmap(abs, ints), list[int])
+assert_type(pmap(int, strings), list[int])
+assert_type(pmap(str.upper, strings), list[str])
+assert_type(pmap(Adder, ints), list[Adder])
+assert_type(pmap(Adder(1), ints), list[complex])
+assert_type(pmap(Adder(1).add, ints), list[float])
+assert_type(pmap(functools.partial(two, b="b"), ints), list[bytes])
+assert_type(pmap(max, ints, ints), list[int])
+assert_type(pmap(one, numbers()), list[str])
+assert_type(pmap(one, range(3)), list[str])
+assert_type(pmap(one, {1: "a"}), list[str])
+assert_type(pmap(one, {1: "a"}.keys()), list[str])
+assert_type(pmap(one, (a for a in ints)), list[str])
+assert_type(pmap(len, "word"), list[int])
+assert_type(pmap(one, *[ints]), list[str])
+
+# The lazy map.
+with pmap(one, ints, lazy=True, ordered=False) as results:
+    assert_type(results, MapIterator[str])
+    assert_type(next(results), str)
+    assert_type(results.indexed(), Iterator[tuple[int, str]])
+    assert_type(dict(results.indexed()), dict[int, str])
+    assert_type(results.window, int)
+    assert_type(list(results), list[str])
+    assert_type(results.close(), None)
+wider: MapIterator[object] = pmap(one, ints, lazy=True)
+plain: Iterator[str] = pmap(one, ints, lazy=True)
+
+# What the keywords take.
+pmap(one, ints, backend="threads", workers=2, ordered=False, prefer="threads", require="shared_memory")
+pmap(one, ints, backend=Processes(start_method="fork"), workers="50%", ordered=True, prefer=None, require=None)
+pmap(one, ints, backend=Threads, workers=None, prefer="processes")
+pmap(one, ints, desc="ones", total=2, max_failures="5%", retries=3, timeout=1.5, chunksize=10, window=100)
+pmap(one, ints, desc=None, total=None, max_failures=3, retries=Retry(3, backoff=0.5), timeout=1)
+pmap(one, ints, max_failures=None, timeout=None, chunksize=None, window=None)
+
+
+def show(event: Event) -> None:
+    match event:
+        case Started(desc=desc, total=total, backend=backend, workers=workers):
+            assert_type((desc, total, backend, workers), tuple[str | None, int | None, str, int])
+        case Advanced(done=done, failed=failed, elapsed=elapsed):
+            assert_type((done, failed, elapsed), tuple[int, int, float])
+        case Finished(complete=complete):
+            assert_type(complete, bool)
+
+
+pmap(one, ints, progress=None)
+pmap(one, ints, progress=True)
+pmap(one, ints, progress="log")
+pmap(one, ints, progress={"leave": False})
+pmap(one, ints, progress=show)
+pmap(one, ints, progress=LogSink(every=60.0))
+pmap(one, ints, progress=["bar", show])
+
+# What is around it.
+retry = Retry(2, on=(OSError, TimeoutError), backoff=1, jitter=0.5)
+assert_type(retry.times, int)
+assert_type(retry.on, type[Exception] | tuple[type[Exception], ...])
+assert_type(retry.delay(OSError(), 1), float | None)
+
+found = failure(ValueError())
+assert_type(found, Failure | None)
+if found is not None:
+    assert_type(found.index, int)
+    assert_type(found.exception, Exception)
+    assert_type((found.traceback, found.worker), tuple[str, str])
+    assert_type((found.attempts, found.seconds), tuple[int, float])
+
+assert_type(available_backends(), list[BackendInfo])
+for info in available_backends():
+    assert_type((info.name, info.available, info.reason, info.install), tuple[str, bool, str, str])
+    assert_type(info.traits, dict[str, bool])
+
+
+class Mine(Serial):
+    name = "mine"
+    traits = Traits(shares_memory=True, inline=True)
+
+
+assert_type(register("mine", Mine), None)
+assert_type(register("mine", "package.module:Mine", requires=("package",), install="pip install package"), None)
+assert_type(Mine().fresh(), Mine)
+pmap(one, ints, backend=Mine())
+
+try:
+    pmap(one, ints)
+except MapError as error:
+    assert_type(len(error.failures), int)
+except anymap.WorkerLost as lost:
+    assert_type(lost.exitcode, int | None)
+except anymap.UnknownBackend as unknown:
+    assert_type(unknown.known, tuple[str, ...])
+
+anymap.shutdown()
+classes: list[type[Backend]] = [anymap.backends.Serial, anymap.backends.Threads, anymap.backends.Processes]
+errors: list[type[anymap.AnymapError]] = [anymap.ConfigError, anymap.ItemTimeout, anymap.NotPicklable, MapError]

@@ -1,0 +1,166 @@
+"""What every part of the exam needs: the candidate, a limit on every wait, and a verdict on each promise."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import os
+import sys
+import threading
+import time
+import traceback
+import unittest
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from anymap import _registry
+from anymap._api import pmap
+from anymap._errors import ConfigError
+from anymap.backends.base import Backend
+from anymap.testing._station import Station
+from anymap.testing._switchboard import Switchboard
+from anymap.testing._verdicts import Outcome, PromiseBroken, fail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anymap.backends.base import Traits
+
+P = TypeVar("P", bound="type[Exam]")
+
+_PREFIX = "test_"
+_GRACE = 1.0
+"""Seconds for a test to say itself what it waits for in vain, before it is given up as a whole."""
+
+
+class Exam:
+    """The base of the parts of the exam. A subclass says what to examine, and may change the rest."""
+
+    backend: str | Backend | type[Backend]
+    """The candidate: its name, its class, or an instance with options."""
+    patience: float = 30.0
+    """Seconds within which each promise must be kept."""
+    many: int = 100_000
+    """The items of the largest map."""
+    host: str = "127.0.0.1"
+    """This host's address, as the workers see it."""
+    outcomes: ClassVar[dict[str, Outcome]]
+    """What came of each promise so far."""
+    _known_traits: ClassVar[Traits | None]
+    _deadline: float = 0.0
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.outcomes = {}
+        cls._known_traits = None
+
+    def make_backend(self) -> Backend:
+        """Return the candidate: a new instance, or the same each time. Each map opens a copy of its own."""
+        candidate = self.backend
+        if isinstance(candidate, Backend):
+            return candidate
+        return (_registry.find(candidate) if isinstance(candidate, str) else candidate)()
+
+    # --- what the examinations use --------------------------------------------------------------------------------
+
+    @property
+    def traits(self) -> Traits:
+        """What the candidate declares once it is open."""
+        cls = type(self)
+        if cls._known_traits is None:
+            with self.station(abs) as station:
+                cls._known_traits = station.backend.traits
+        return cls._known_traits
+
+    def map(self, func: Callable[..., Any], *iterables: Any, **options: Any) -> Any:
+        """Map on the candidate, with two workers unless something else is asked for."""
+        given: dict[str, Any] = {"backend": self.make_backend(), "workers": 2, "progress": False, **options}
+        return pmap(func, *iterables, **given)
+
+    @contextlib.contextmanager
+    def station(self, func: Callable[[Any], Any], workers: int | None = 2) -> Iterator[Station]:
+        """Open the candidate by itself, with no engine above it, for tasks that call ``func``."""
+        station = Station(self.make_backend(), func, workers, self.left)
+        with contextlib.closing(station):
+            yield station
+
+    @contextlib.contextmanager
+    def switchboard(self, *, holding: bool = True) -> Iterator[Switchboard]:
+        """Open a line on which running items say so and, if it is ``holding``, wait until they are let go."""
+        with contextlib.closing(Switchboard(self.host, self.left, holding=holding)) as switchboard:
+            yield switchboard
+
+    def left(self) -> float:
+        """Return how many seconds there are left for this promise."""
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    def eventually(self, holds: Callable[[], object], otherwise: Callable[[], str]) -> None:
+        """Wait for something that no event tells of."""
+        while not holds():
+            if not self.left():
+                fail(otherwise())
+            time.sleep(0.01)
+
+    def _examine(self, test: Callable[[], None]) -> None:
+        if os.environ.get("ANYMAP_FORCE_BACKEND"):
+            raise ConfigError("ANYMAP_FORCE_BACKEND is set: no other backend than that one can be examined")
+        self._deadline = time.monotonic() + self.patience
+        _run_within(self.patience + _GRACE, test)
+
+
+def promises(part: P) -> P:
+    """Make every test of this part of the exam end, whatever the candidate does, and have it leave its verdict."""
+    for name, test in list(vars(part).items()):
+        if name.startswith(_PREFIX):
+            setattr(part, name, _as_promise(name.removeprefix(_PREFIX).replace("_", " "), test))
+    return part
+
+
+def _as_promise(promise: str, test: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(test)
+    def examine(self: Exam) -> None:
+        outcome = Outcome(promise, "kept", "")
+        try:
+            self._examine(functools.partial(test, self))
+        except unittest.SkipTest as skipped:
+            outcome = Outcome(promise, "not applicable", str(skipped))
+            raise
+        except BaseException as exc:
+            outcome = Outcome(promise, "broken", _in_words(exc))
+            raise
+        finally:
+            type(self).outcomes[promise] = outcome
+
+    return examine
+
+
+def _in_words(exc: BaseException) -> str:
+    return str(exc) if isinstance(exc, PromiseBroken) else "".join(traceback.format_exception_only(exc)).strip()
+
+
+def _run_within(seconds: float, call: Callable[[], None]) -> None:
+    """Run ``call`` in a thread that may be left behind, so that a backend that hangs fails instead of hanging us."""
+    ended: Future[None] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            context.run(call)
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            ended.set_exception(exc)
+        else:
+            ended.set_result(None)
+
+    thread = threading.Thread(target=work, name="anymap-exam", daemon=True)
+    thread.start()
+    try:
+        ended.exception(seconds)
+    except TimeoutError:
+        raise PromiseBroken(f"no end within {seconds:g} s; it is stuck here:\n{_stack(thread)}") from None
+    ended.result()
+
+
+def _stack(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""

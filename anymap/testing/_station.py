@@ -1,0 +1,107 @@
+"""A backend by itself: opened, polled, given tasks and closed as the engine does it."""
+
+from __future__ import annotations
+
+import inspect
+from concurrent.futures import CancelledError, wait
+from typing import TYPE_CHECKING, Any
+
+from anymap._api import pmap
+from anymap._engine.carrier import make_carrier
+from anymap._engine.ledger import Chunk
+from anymap._engine.supervisor import Supervisor
+from anymap._plan import make_plan
+from anymap.backends.base import ChunkLost
+from anymap.testing._verdicts import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from anymap._worker import Answer, Task
+    from anymap.backends.base import Backend
+
+
+class Station:
+    """One open copy of a backend, and tasks for it that call one function."""
+
+    def __init__(
+        self, candidate: Backend, func: Callable[[Any], Any], workers: int | None, left: Callable[[], float]
+    ) -> None:
+        plan = make_plan(func, ([],), **_options(backend=candidate, workers=workers, on_error="return", progress=False))
+        self.backend = plan.backend
+        self._left = left
+        self._closed = False
+        self._trouble: Exception | None = None
+        self._supervisor = Supervisor(self._poll)
+        try:
+            self.backend.open(plan.workers)
+            self._carrier = make_carrier(plan, self.backend.traits)
+        except BaseException:
+            self.backend.close(abandon=True)
+            raise
+        self._supervisor.start()
+
+    def task(self, *rows: Any) -> Task:
+        """Make a task of these items."""
+        return self._carrier.task(Chunk(0, list(rows)), self._carrier.board.take(), None)
+
+    def submit(self, *rows: Any) -> Future[Answer]:
+        return self.backend.submit(self.task(*rows))
+
+    def answer(self, future: Future[Answer]) -> Answer:
+        """Wait for a task's answer."""
+        self.wait(future)
+        return future.result()
+
+    def values(self, future: Future[Answer]) -> list[Any]:
+        """Wait for a task's results."""
+        answer = self.answer(future)
+        if answer.broken is not None:
+            raise self._carrier.error(answer.broken)
+        for _, raised, _ in answer.failures:
+            raise self._carrier.error(raised)
+        return list(self._carrier.values(answer)[0])
+
+    def loss(self, future: Future[Answer]) -> ChunkLost | CancelledError | None:
+        """Wait for a task to end; return how it was lost, or ``None`` if it was not."""
+        self.wait(future)
+        try:
+            future.result()
+        except (ChunkLost, CancelledError) as lost:
+            return lost
+        return None
+
+    def wait(self, future: Future[Answer]) -> None:
+        """Wait for a task to end, one way or another."""
+        with self.backend.waiting():
+            wait([future], self._left())
+        if not future.done():
+            fail("a task's future has not ended in time")
+
+    def close(self, *, abandon: bool = True) -> None:
+        """Close the backend as the engine does; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._supervisor.stop()
+        if abandon:
+            self._carrier.board.cancel()
+        try:
+            self.backend.close(abandon=abandon)
+        finally:
+            self._carrier.close()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _poll(self) -> None:
+        try:
+            self.backend.poll()
+        except Exception as exc:  # noqa: BLE001 - raised where somebody hears it
+            self._trouble = exc
+
+
+def _options(**given: Any) -> dict[str, Any]:
+    """Return all options of a map, with their defaults where they are not given."""
+    parameters = inspect.signature(pmap).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY} | given

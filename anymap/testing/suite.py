@@ -1,0 +1,90 @@
+"""The exam that every backend sits, as a class for pytest and as a function."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anymap.testing._contract import Contract
+from anymap.testing._errors import Errors
+from anymap.testing._functions import Functions
+from anymap.testing._leaving import Leaving
+from anymap.testing._maps import Maps
+from anymap.testing._traits import Declarations
+from anymap.testing._verdicts import Outcome, PromiseBroken
+
+if TYPE_CHECKING:
+    from anymap.backends.base import Backend
+
+__all__ = ["BackendSuite", "Outcome", "PromiseBroken", "Report", "examine"]
+
+
+class BackendSuite(Maps, Functions, Errors, Contract, Declarations, Leaving):
+    """Everything a backend promises, a test for each promise. Two lines sit the exam::
+
+        class TestToy(BackendSuite):
+            backend = "toy"
+
+    What a backend does is held against the traits it declares: promises that do not apply to it are skipped. Nothing
+    here hangs, whatever the backend does: a promise that is not kept within ``patience`` seconds is broken. A backend
+    that cannot be made without a fixture's help is made in ``make_backend``, or set as ``self.backend`` by a fixture.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of an exam; as text, a line for each promise and one that counts them."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def kept(self) -> list[str]:
+        """The promises that the backend kept."""
+        return self._of("kept")
+
+    @property
+    def broken(self) -> list[str]:
+        """The promises that it broke; none, if it has passed."""
+        return self._of("broken")
+
+    @property
+    def not_applicable(self) -> list[str]:
+        """The promises that a backend with these traits does not make."""
+        return self._of("not applicable")
+
+    def __str__(self) -> str:
+        lines = [f"{verdict:14}  {promise}{f': {detail}' if detail else ''}" for promise, verdict, detail in self.outcomes]
+        counts = f"{len(self.kept)} kept, {len(self.broken)} broken, {len(self.not_applicable)} not applicable"
+        return "\n".join([*lines, f"{len(self.outcomes)} promises: {counts}"])
+
+    def _of(self, verdict: str) -> list[str]:
+        return [outcome.promise for outcome in self.outcomes if outcome.verdict == verdict]
+
+
+def examine(backend: str | Backend | type[Backend], *, patience: float = 30.0) -> Report:
+    """Sit the exam without pytest.
+
+    It takes between some seconds and a minute, and ends all that this process keeps warm for its maps. Each promise
+    must be kept within ``patience`` seconds.
+
+    >>> from anymap.testing import examine
+    >>> examine("serial").broken
+    []
+    """
+    candidate, limit = backend, patience
+
+    class Sitting(BackendSuite):
+        backend = candidate
+        patience = limit
+
+    sitting = Sitting()
+    for name in _tests():
+        # What it raises is in its outcome.
+        with suppress(Exception):
+            getattr(sitting, name)()
+    return Report(tuple(Sitting.outcomes.values()))
+
+
+def _tests() -> list[str]:
+    return [name for part in BackendSuite.__bases__ for name in vars(part) if name.startswith("test_")]

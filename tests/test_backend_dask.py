@@ -1,0 +1,578 @@
+"""The dask backend: whose cluster it runs on, what it leaves there, and what it makes of deaths and lost schedulers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from distributed import Client, LocalCluster, Security
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+import anymap
+from anymap import _payload, _worker
+from anymap.backends.base import ChunkLost
+from anymap.backends.dask import Dask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anymap._worker import Task
+
+pytestmark = pytest.mark.dask
+
+LONG = 60.0
+"""Seconds after which what is waited for will not come any more, on a machine that is very busy."""
+FOREVER = 600.0
+TICK = 0.02
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
+    """Make a task as the engine does."""
+    classes = _payload.sender_table()
+    [function, packed] = [_payload.pack(values, classes)[0] for values in ([func], list(rows))]
+    spec = _worker.MapSpec(
+        map_id=classes.map_id,
+        function=_payload.spill(function, None),
+        star=False,
+        stop_on_error=False,
+        board=None,
+        spool=None,
+        parent=0,
+        shares_memory=False,
+        inline=False,
+        depth=0,
+    )
+    return _worker.Task(spec, _payload.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
+
+
+def values_of(answer: _worker.Answer) -> list[Any]:
+    assert answer.broken is None
+    assert not answer.failures
+    values = _payload.unpack(answer.values)
+    return [values[position] for position in range(len(values))]
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Dask]]:
+    """Give a function that opens a backend, which is closed at the end of the test."""
+    backends: list[Dask] = []
+
+    def open_one(workers: int | None = None, **options: Any) -> Dask:
+        backends.append(Dask(**options))
+        backends[-1].open(workers)
+        return backends[-1]
+
+    yield open_one
+    for backend in backends:
+        backend.close(abandon=True)
+
+
+def until(condition: Callable[[], Any], *, limit: float = LONG) -> Any:
+    """Wait for something that nobody tells of."""
+    end = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(TICK)
+    return found
+
+
+def has_capacity(backend: Dask, workers: int) -> bool:
+    backend.poll()
+    return backend.capacity() == workers
+
+
+class Cluster:
+    """A scheduler and workers by dask's command line, each a process of its own."""
+
+    def __init__(self, folder: Path, *security: str) -> None:
+        self.file = str(folder / "scheduler.json")
+        self._folder = folder
+        self._security = security
+        self._processes: list[psutil.Popen] = []
+        self.scheduler = self._run("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        self.address = until(self._read_address)
+
+    def add_worker(self, *options: str) -> psutil.Popen:
+        return self._run("worker", "--nthreads", "1", "--local-directory", str(self._folder), *options)
+
+    def end(self) -> None:
+        for process in self._processes:
+            family = [*process.children(recursive=True), process] if process.is_running() else []
+            for one in family:
+                one.kill()
+            process.wait()
+
+    def _run(self, role: str, *options: str) -> psutil.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+        command = [sys.executable, "-m", "dask", role, "--host", "127.0.0.1", "--scheduler-file", self.file]
+        with (self._folder / "log").open("ab") as log:
+            self._processes.append(
+                psutil.Popen([*command, *self._security, *options], env=environment, stdout=log, stderr=log)
+            )
+        return self._processes[-1]
+
+    def _read_address(self) -> str:
+        try:
+            return str(json.loads(Path(self.file).read_text())["address"])
+        except (OSError, ValueError):
+            return ""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Run a scheduler without workers."""
+    made = Cluster(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def local_client() -> Iterator[Client]:
+    """Give the default client of a cluster in this process, with two threads."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+def run_script(*arguments: str, folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+        **options,
+    )
+
+
+# --- a cluster of our own -----------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, anymap
+print("this line runs once")
+class Pair:
+    seen = 0
+    def __init__(self, x): self.x = x
+def pair(x):
+    Pair.seen += 1
+    return Pair(x), os.getpid()
+found = anymap.pmap(pair, range(20), backend="dask", workers=2)
+print([one.x for one, _ in found] == list(range(20)), all(type(one) is Pair for one, _ in found), Pair.seen)
+print(os.getpid() not in {pid for _, pid in found})
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "command", "stdin"])
+def test_a_script_needs_no_guard_and_writes_nothing_to_stderr(how: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    arguments = {"file": ["script.py"], "command": ["-c", SCRIPT], "stdin": ["-"]}[how]
+    done = run_script(*arguments, folder=tmp_path, input=SCRIPT if how == "stdin" else "")
+    assert (done.stdout.split("\n"), done.stderr) == (["this line runs once", "True True 0", "True", ""], "")
+
+
+def test_our_own_cluster_is_kept_for_the_next_map_and_ends_by_shutdown(opened: Callable[..., Dask]) -> None:
+    pids = [{values_of(opened(1).submit(task_of(lambda _: os.getpid(), 0)).result(LONG))[0]} for _ in range(2)]
+    assert pids[0] == pids[1]
+    anymap.shutdown()
+    assert not psutil.pid_exists(pids[0].pop())
+
+
+def test_our_own_workers_find_the_caller_s_modules_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Dask]
+) -> None:
+    (tmp_path / "only_here.py").write_text("def where(_):\n    import os\n    return os.getcwd()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    import only_here  # type: ignore[import-not-found]
+
+    assert values_of(opened(1).submit(task_of(only_here.where, 0)).result(LONG)) == [str(tmp_path)]
+
+
+def test_our_own_cluster_never_starts_by_itself_what_a_dead_worker_had(
+    tmp_path: Path, opened: Callable[..., Dask]
+) -> None:
+    def die(marks: str) -> None:
+        with open(marks, "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    marks = tmp_path / "marks"
+    backend = opened(2)
+    lost = backend.submit(task_of(die, str(marks)))
+    assert isinstance(lost.exception(LONG), ChunkLost)
+    # Both have a worker again, and neither has seen that task.
+    until(lambda: has_capacity(backend, 2))
+    assert values_of(backend.submit(task_of(abs, -1)).result(LONG)) == [1]
+    assert marks.read_text() == "x"
+
+
+def test_nothing_outlives_a_caller_who_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import os, sys, time, anymap
+def stay(name):
+    open(os.path.join({str(tmp_path)!r}, f"{{os.getpid()}}.{{os.getppid()}}"), "x").close()
+    time.sleep({FOREVER})
+anymap.pmap(stay, range(2), backend="dask", workers=2, chunksize=1)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as caller:
+        marks = until(lambda: len(found := list(tmp_path.iterdir())) == 2 and found)
+        pids = {int(pid) for mark in marks for pid in mark.name.split(".")}
+        assert len(pids) == 3
+        caller.kill()
+    until(lambda: not any(map(psutil.pid_exists, pids)), limit=3)
+
+
+def test_ctrl_c_ends_the_caller_quietly(tmp_path: Path) -> None:
+    script = f"""
+import os, time, anymap
+def stay(x):
+    open(os.path.join({str(tmp_path)!r}, str(x)), "x").close()
+    time.sleep({FOREVER})
+try:
+    anymap.pmap(stay, range(2), backend="dask", workers=2, chunksize=1)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as caller:
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.killpg(caller.pid, signal.SIGINT)
+        assert caller.communicate(timeout=LONG) == (b"interrupted\n", b"")
+
+
+# --- which cluster ------------------------------------------------------------------------------------------------
+
+
+def test_the_client_in_scope_is_used(local_client: Client) -> None:
+    assert set(anymap.pmap(lambda _: os.getpid(), range(4), backend="dask")) == {os.getpid()}
+    assert local_client.status == "running"
+
+
+def test_a_client_that_is_given_comes_before_the_one_in_scope(local_client: Client, dask_cluster: str) -> None:
+    with Client(scheduler_file=dask_cluster, set_as_default=False) as client:
+        pids = anymap.pmap(lambda _: os.getpid(), range(4), backend=Dask(client=client))
+    assert os.getpid() not in pids
+
+
+def test_a_user_s_cluster_of_processes_is_used(tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path) as local,
+        Client(local) as client,
+    ):
+        pids = set(client.run(os.getpid).values())
+        assert set(anymap.pmap(lambda _: os.getpid(), range(20), backend="dask")) <= pids
+
+
+def test_the_address_and_the_scheduler_s_file_lead_to_the_same_cluster(dask_cluster: str) -> None:
+    address = json.loads(Path(dask_cluster).read_text())["address"]
+    for backend in (Dask(address=address), Dask(scheduler_file=dask_cluster)):
+        assert anymap.pmap(abs, range(-3, 0), backend=backend) == [3, 2, 1]
+
+
+def test_a_map_in_a_dask_task_runs_beside_it(tmp_path: Path) -> None:
+    def outer(n: int) -> list[int]:
+        return anymap.pmap(lambda x: x * n, range(3), backend="dask")
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path) as local,
+        Client(local) as client,
+    ):
+        # One thread, and two tasks that wait for others: each must leave it to those it waits for.
+        assert client.gather(client.map(outer, [10, 20])) == [[0, 10, 20], [0, 20, 40]]
+
+
+def test_a_loop_that_the_map_would_block_is_refused() -> None:
+    import asyncio
+
+    async def block() -> None:
+        cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None, asynchronous=True)
+        async with cluster, Client(cluster, asynchronous=True) as client:
+            with pytest.raises(anymap.UnsupportedOption, match="asyncio.to_thread"):
+                anymap.pmap(abs, [-1], backend=Dask(client=client))
+            assert await asyncio.to_thread(anymap.pmap, abs, [-1], backend=Dask(client=client)) == [1]
+
+    asyncio.run(block())
+
+
+def test_options_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(anymap.ConfigError, match="one of address, scheduler_file and client"):
+        Dask(address="tcp://127.0.0.1:1", scheduler_file="here")
+    with pytest.raises(anymap.ConfigError, match="security only together with"):
+        Dask(security=Security())
+
+
+# --- capacity -----------------------------------------------------------------------------------------------------
+
+
+def test_workers_bounds_the_share_of_somebody_else_s_cluster(local_client: Client, opened: Callable[..., Dask]) -> None:
+    assert [opened(workers).capacity() for workers in (None, 1, 8)] == [2, 1, 2]
+
+
+def test_a_cluster_without_workers_has_no_capacity_until_one_comes(
+    cluster: Cluster, opened: Callable[..., Dask]
+) -> None:
+    backend = opened(address=cluster.address)
+    assert backend.capacity() == 0
+    waiting = backend.submit(task_of(abs, -1))
+    cluster.add_worker("--nworkers", "2")
+    assert values_of(waiting.result(LONG)) == [1]
+    until(lambda: has_capacity(backend, 2))
+
+
+# --- what is left behind ------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_is_given_is_left_as_it_was(local_client: Client) -> None:
+    heard: list[Any] = []
+    local_client.subscribe_topic("all", heard.append)
+    assert anymap.pmap(abs, range(-9, 0), backend=Dask(client=local_client)) == list(range(9, 0, -1))
+    local_client.log_event("all", "after the map")
+    until(lambda: any(event[1] == "after the map" for event in heard))
+    until(lambda: local_client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks))
+    assert not local_client.futures
+
+
+def test_a_handler_of_the_user_s_hears_what_is_told_during_a_map(
+    local_client: Client, opened: Callable[..., Dask]
+) -> None:
+    heard: list[Any] = []
+    local_client.subscribe_topic("all", heard.append)
+    opened(client=local_client)
+    local_client.log_event("all", "in the middle")
+    until(lambda: any(event[1] == "in the middle" for event in heard))
+
+
+def test_a_client_of_our_own_is_closed_with_its_map(dask_cluster: str) -> None:
+    before = set(threading.enumerate())
+    backend = Dask(scheduler_file=dask_cluster)
+    backend.open(None)
+    client = backend._client
+    backend.close(abandon=False)
+    assert client.status == "closed"
+    until(lambda: not {one for one in threading.enumerate() if one.name == "IO loop"} - before)
+
+
+def test_closing_drops_what_is_queued_and_returns_at_once(dask_cluster: str, tmp_path: Path) -> None:
+    def stay(x: int) -> None:
+        (tmp_path / str(x)).touch()
+        until((tmp_path / "enough").exists)
+
+    with Client(scheduler_file=dask_cluster, set_as_default=False) as client:
+        backend = Dask(client=client)
+        backend.open(None)
+        futures = [backend.submit(task_of(stay, number)) for number in range(10)]
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        began = time.monotonic()
+        backend.close(abandon=True)
+        assert time.monotonic() - began < 2
+        assert not wait(futures, timeout=0).not_done
+        until(lambda: client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks))
+        (tmp_path / "enough").touch()
+        assert client.submit(abs, -1).result(LONG) == 1
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+# --- what is sent -------------------------------------------------------------------------------------------------
+
+
+class Arrivals(SchedulerPlugin):  # type: ignore[misc]
+    """Counts the bytes that worker get from the scheduler, by asking the tasks that it has."""
+
+    name = "arrivals"
+
+
+def test_a_large_function_travels_once_not_with_each_task(local_client: Client, opened: Callable[..., Dask]) -> None:
+    big = bytes(20_000_000)
+    backend = opened(client=local_client)
+    task = task_of(lambda x: len(big) + x, 1)
+    futures = [backend.submit(task) for _ in range(10)]
+    assert [values_of(future.result(LONG)) for future in futures] == [[20_000_001]] * 10
+    assert backend._function is not None
+    sizes = [len(message) for message in itertools.starmap(lambda message, _: message, [_pack(task)])]
+    assert max(sizes) < 10_000
+
+
+def _pack(task: Task) -> Any:
+    from anymap.backends import dask
+
+    return dask._pack(task)
+
+
+def test_a_function_that_was_lost_is_sent_again(local_client: Client, opened: Callable[..., Dask]) -> None:
+    big = bytes(1_000_000)
+    backend = opened(client=local_client)
+    task = task_of(lambda _: len(big), 0)
+    assert values_of(backend.submit(task).result(LONG)) == [len(big)]
+    assert backend._function is not None
+    local_client.cancel([backend._function], force=True)
+    until(lambda: backend._function is not None and backend._function.status == "cancelled")
+    assert values_of(backend.submit(task).result(LONG)) == [len(big)]
+
+
+def test_large_rows_and_results_make_the_round_without_dask_s_advice(local_client: Client) -> None:
+    rows = [bytes([number]) * 11_000_000 for number in range(3)]
+    assert anymap.pmap(lambda row: row[:1] + row, rows, backend=Dask(client=local_client)) == [
+        row[:1] + row for row in rows
+    ]
+
+
+def test_the_scheduler_needs_none_of_our_modules(dask_cluster: str) -> None:
+    with Client(scheduler_file=dask_cluster, set_as_default=False) as client:
+        big = bytes(100_000)
+        assert anymap.pmap(lambda _: len(big), range(3), backend=Dask(client=client)) == [len(big)] * 3
+        assert not client.run_on_scheduler(lambda: [name for name in sys.modules if name.startswith("anymap")])
+
+
+# --- workers that do not fit --------------------------------------------------------------------------------------
+
+
+def test_a_worker_of_another_version_is_refused_before_work_is_sent(
+    dask_cluster: str, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Dask]
+) -> None:
+    monkeypatch.setattr(_worker, "PROTOCOL", 99)
+    with pytest.raises(anymap.BackendConnectionError, match=r"dask worker tcp://.* does not fit.*protocol 99"):
+        opened(scheduler_file=dask_cluster)
+
+
+def test_a_worker_of_another_version_that_comes_later_refuses_the_task(
+    dask_cluster: str, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Dask]
+) -> None:
+    backend = opened(scheduler_file=dask_cluster)
+    monkeypatch.setattr(sys, "version_info", (3, 99, 0, "final", 0))
+    task = task_of(abs, -1)
+    future = backend.submit(task)
+    monkeypatch.undo()
+    assert "the caller has Python 3.99" in str(future.exception(LONG))
+
+
+def test_a_worker_without_anymap_is_told_of_with_its_address(cluster: Cluster, opened: Callable[..., Dask]) -> None:
+    cluster.add_worker()
+    with Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=LONG)
+        # What `import` finds there is what it finds where nothing is installed.
+        client.run(lambda: sys.modules.update(anymap=None))
+    with pytest.raises(anymap.BackendUnavailable, match=r"dask worker tcp://.* has no module 'anymap.*pip install"):
+        opened(address=cluster.address)
+
+
+# --- deaths -------------------------------------------------------------------------------------------------------
+
+
+def test_the_death_of_a_worker_is_seen_at_once_and_its_tasks_are_lost(
+    cluster: Cluster, tmp_path: Path, opened: Callable[..., Dask]
+) -> None:
+    def stay(_: int) -> None:
+        (tmp_path / f"pid.{os.getpid()}").touch()
+        time.sleep(FOREVER)
+
+    cluster.add_worker()
+    backend = opened(address=cluster.address)
+    futures = [backend.submit(task_of(stay, number)) for number in range(3)]
+    [mark] = until(lambda: list(tmp_path.glob("pid.*")))
+    os.kill(int(mark.suffix[1:]), signal.SIGKILL)
+    for future in futures:
+        # Not after dask itself has tried them four times.
+        assert isinstance(lost := future.exception(LONG), ChunkLost)
+        assert "died" in str(lost)
+    # The worker that takes its place is not given any of them.
+    assert values_of(backend.submit(task_of(abs, -1)).result(LONG)) == [1]
+    assert list(tmp_path.glob("pid.*")) == [mark]
+
+
+def test_a_worker_that_is_retired_loses_nothing(cluster: Cluster, tmp_path: Path, opened: Callable[..., Dask]) -> None:
+    def work(number: int) -> int:
+        (tmp_path / f"began.{number}").touch()
+        until((tmp_path / "go").exists)
+        return -number
+
+    cluster.add_worker("--nworkers", "2")
+    backend = opened(address=cluster.address)
+    until(lambda: has_capacity(backend, 2))
+    futures = [backend.submit(task_of(work, number)) for number in range(8)]
+    until(lambda: len(list(tmp_path.glob("began.*"))) >= 2)
+    with Client(cluster.address, set_as_default=False) as client:
+        [leaving, _] = client.scheduler_info(n_workers=-1)["workers"]
+        retiring = threading.Thread(target=client.retire_workers, args=[[leaving]])
+        retiring.start()
+        (tmp_path / "go").touch()
+        assert [values_of(future.result(LONG)) for future in futures] == [[-number] for number in range(8)]
+        retiring.join()
+    until(lambda: has_capacity(backend, 1))
+
+
+def test_a_map_gets_over_the_death_of_a_worker(cluster: Cluster, tmp_path: Path) -> None:
+    def once(x: int) -> int:
+        if x == 7:
+            try:
+                (tmp_path / "died").touch(exist_ok=False)
+            except FileExistsError:
+                return x
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    cluster.add_worker("--nworkers", "2")
+    backend = Dask(address=cluster.address)
+    assert anymap.pmap(once, range(20), backend=backend, retries=2) == list(range(20))
+
+
+def test_a_scheduler_that_dies_ends_the_map_with_its_address(cluster: Cluster, opened: Callable[..., Dask]) -> None:
+    cluster.add_worker()
+    backend = opened(address=cluster.address)
+    running = backend.submit(task_of(time.sleep, FOREVER))
+    cluster.scheduler.kill()
+    gone = running.exception(10)
+    assert isinstance(gone, anymap.BackendConnectionError)
+    assert cluster.address in str(gone)
+    with pytest.raises(anymap.BackendConnectionError, match=cluster.address):
+        backend.submit(task_of(abs, -1)).result(10)
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://127.0.0.1:1", "tls://127.0.0.1:1", "127.0.0.1"])
+def test_a_wrong_address_is_named_and_leaves_no_thread(address: str) -> None:
+    before = set(threading.enumerate())
+    began = time.monotonic()
+    with pytest.raises(anymap.BackendConnectionError, match=address):
+        anymap.pmap(abs, [-1], backend=Dask(address=address, timeout=0.5))
+    assert time.monotonic() - began < 5
+    until(lambda: not set(threading.enumerate()) - before)
+
+
+def test_a_scheduler_s_file_that_does_not_come_is_named(tmp_path: Path) -> None:
+    with pytest.raises(anymap.BackendConnectionError, match="scheduler.json"):
+        anymap.pmap(abs, [-1], backend=Dask(scheduler_file=str(tmp_path / "scheduler.json"), timeout=0.2))
+
+
+def test_a_client_that_is_closed_is_refused(dask_cluster: str) -> None:
+    client = Client(scheduler_file=dask_cluster, set_as_default=False)
+    client.close()
+    with pytest.raises(anymap.BackendConnectionError, match="closed"):
+        anymap.pmap(abs, [-1], backend=Dask(client=client))
