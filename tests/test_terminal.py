@@ -26,7 +26,11 @@ LINES = 24
 # mark() sets the terminal's title: it says in the stream itself how far the program had come.
 SCRIPT = r"""
 import sys, threading
+import tqdm.std
 from anymap.progress import *
+
+# All time is that of the events.
+tqdm.std.time = lambda: 1e9
 
 def mark(name):
     sys.stderr.write(f"\x1b]2;{name}\x07")

@@ -49,8 +49,7 @@ class Cluster:
         """Wait until it has started, and connect the client."""
         try:
             address = self._address.result(_START)
-            security = Security(require_encryption=False)
-            self.client = Client(address, security=security, set_as_default=False, timeout=_START)
+            self.client = connect(address, Security(require_encryption=False), _START)
             self._ready.result(_START)
         except (RuntimeError, OSError, TimeoutError) as exc:
             raise BackendConnectionError(f"a dask cluster of our own could not be started: {exc}") from exc
@@ -115,6 +114,14 @@ class Cluster:
         for future in (self._address, self._ready):
             if not future.done():
                 future.set_exception(exc)
+
+
+def connect(address: str, security: Security | None, timeout: float) -> Client:
+    """Return a client for ourselves: not the process's default, and closed when its scheduler is gone."""
+    client = Client(address, security=security, timeout=timeout, set_as_default=False)
+    # It would try for the whole timeout to find the scheduler again, and tell the log that it did not.
+    client._reconnect = client._close
+    return client
 
 
 _clusters: dict[tuple[Recipe, int], Cluster] = {}

@@ -141,15 +141,21 @@ class Dask(Backend):
     async def _follow(self, flight: _Flight) -> None:
         """See a task to its end; runs in the client's event loop."""
         try:
-            # "skip" keeps the client from telling the log of results that were lost with their worker.
-            answers = await self._client.gather([flight.remote], errors="skip")
-            answer = answers[0] if answers else await flight.remote.result()
+            answer = await self._fetch(flight.remote)
         except (asyncio.CancelledError, CancelledError, KilledWorker) as exc:
             flight.end(self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc or type(exc).__name__}"))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the map must hear of it
             flight.end(self._translate(exc))
         else:
             flight.land(pickle.loads(answer))
+
+    async def _fetch(self, remote: DaskFuture) -> bytes:
+        await remote.exception()
+        if remote.status == "finished":
+            # "skip" keeps the client from telling the log of results that were lost with their worker.
+            for answer in await self._client.gather([remote], errors="skip"):
+                return bytes(answer)
+        return bytes(await remote.result())
 
     def _what_became_of_us(self) -> BackendConnectionError | None:
         """Return what to tell the map if the scheduler is gone."""
@@ -272,7 +278,7 @@ def _connect(address: str, security: Security | None, timeout: float) -> Client:
     try:
         # A client that fails to connect leaves a thread behind, and a traceback at exit.
         _probe(address, security or Security(), timeout)
-        return Client(address, security=security, timeout=timeout, set_as_default=False)
+        return dask_cluster.connect(address, security, timeout)
     except TypeError as exc:
         hint = "a tls:// address needs security=, a distributed.Security" if address.startswith("tls:") else str(exc)
         raise BackendConnectionError(f"cannot connect to the dask scheduler at {address}: {hint}") from exc

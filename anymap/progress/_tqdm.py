@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from tqdm.std import TqdmDefaultWriteLock, tqdm
@@ -70,7 +69,7 @@ class Bar(tqdm):  # type: ignore[misc]
 
     def set_elapsed(self, elapsed: float) -> None:
         """Show the map's clock: a bar may be opened late, and tqdm's own clock jumps when the host's is set."""
-        drift = time.time() - elapsed - self.start_t
+        drift = self._time() - elapsed - self.start_t
         self.start_t += drift
         self.last_print_t += drift
 

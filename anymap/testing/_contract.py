@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from anymap._worker import Answer
 from anymap.backends.base import Traits
 from anymap.testing import _samples as samples
-from anymap.testing._exam import Exam, promises
+from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises
 from anymap.testing._verdicts import applies_if, expect, expect_equal
 
 if TYPE_CHECKING:
     from anymap.testing._station import Station
-    from anymap.testing._switchboard import Switchboard
 
 _MOST = 4
 """As many tasks are held at once, at most, whatever the capacity."""
@@ -38,10 +37,12 @@ class Contract(Exam):
             expect(isinstance(capacity, int) and capacity >= 1, f"its capacity is {capacity!r}")
 
     def test_as_many_tasks_run_at_once_as_its_capacity_says(self) -> None:
-        applies_if(not self.traits.inline, "tasks run in the caller's thread, one after another")
+        applies_if(not self.traits.inline, ONE_AT_A_TIME)
         with self.switchboard() as switchboard, self.station(switchboard.function()) as station:
-            capacity = self._capacity(station, switchboard)
-            expect(capacity >= 1, f"its capacity is {capacity} while a task has just run")
+            switchboard.let_go(0)
+            station.wait(station.submit(0))
+            capacity = station.backend.capacity()
+            expect(capacity >= 1, f"its capacity is {capacity} when a task has just run")
             items = range(1, min(capacity, _MOST) + 1)
             futures = [station.submit(item) for item in items]
             switchboard.expect(*items)
@@ -86,8 +87,8 @@ class Contract(Exam):
         expect_equal(got, {item: [item**2] for item in range(40)}, "the results of tasks from four threads")
 
     def test_a_slow_task_holds_up_no_other(self) -> None:
-        with self.switchboard() as switchboard, self.station(switchboard.function(0, 1)) as station:
-            applies_if(self._capacity(station, switchboard) > 1, "tasks run one after another")
+        applies_if(self.capacity() > 1, ONE_AT_A_TIME)
+        with self.switchboard() as switchboard, self.station(switchboard.function(1)) as station:
             slow = station.submit(1)
             switchboard.expect(1)
             for item in range(2, 12):
@@ -127,13 +128,6 @@ class Contract(Exam):
         for abandon in (False, True):
             with self.station(samples.square) as station:
                 station.close(abandon=abandon)
-
-    def _capacity(self, station: Station, switchboard: Switchboard) -> int:
-        """Return the capacity once there are workers: a task has run."""
-        future = station.submit(0)
-        switchboard.let_go(0)
-        station.wait(future)
-        return station.backend.capacity()
 
     def _submit(self, station: Station, first: int, got: dict[int, list[int]]) -> None:
         for item in range(first, 40, 4):

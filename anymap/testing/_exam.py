@@ -34,6 +34,9 @@ _GRACE = 1.0
 """Seconds for a test to say itself what it waits for in vain, before it is given up as a whole."""
 
 
+ONE_AT_A_TIME = "tasks run one after another"
+
+
 class Exam:
     """The base of the parts of the exam. A subclass says what to examine, and may change the rest."""
 
@@ -72,6 +75,12 @@ class Exam:
             with self.station(abs) as station:
                 cls._known_traits = station.backend.traits
         return cls._known_traits
+
+    def capacity(self) -> int:
+        """Return how many tasks run at once, with two workers asked for and once there are workers."""
+        with self.station(abs) as station:
+            station.wait(station.submit(0))
+            return station.backend.capacity()
 
     def map(self, func: Callable[..., Any], *iterables: Any, **options: Any) -> Any:
         """Map on the candidate, with two workers unless something else is asked for."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anymap
 from anymap.testing import _processes
 from anymap.testing import _samples as samples
-from anymap.testing._exam import Exam, promises
+from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises
 from anymap.testing._switchboard import Ring
 from anymap.testing._verdicts import applies_if, expect, expect_equal, expect_raises
 
@@ -62,8 +62,8 @@ class Leaving(Exam):
         expect(not later, f"items {later} were started after the map had been left")
 
     def test_an_error_ends_the_map_while_other_items_run(self) -> None:
+        applies_if(self.capacity() > 1, ONE_AT_A_TIME)
         with self.switchboard() as switchboard:
-            applies_if(self._capacity() > 1, "tasks run one after another")
             threading.Thread(target=switchboard.let_go_beside, args=(1, 0), daemon=True).start()
             function = _RingAndFail(switchboard.address)
             expect_raises(ValueError, lambda: self.map(function, range(50), chunksize=1))
@@ -121,11 +121,6 @@ class Leaving(Exam):
                 expect(ahead <= _WINDOW, f"{ahead} items were pulled beyond the {len(got)} taken, in a window of {_WINDOW}")
         wanted = list(range(_TAKEN)) if ordered else sorted(set(got))
         expect_equal(got if ordered else sorted(got), wanted, f"the first {_TAKEN} results")
-
-    def _capacity(self) -> int:
-        with self.station(samples.identity) as station:
-            station.wait(station.submit(0))
-            return station.backend.capacity()
 
     def _strays(self, processes: set[int], threads: set[threading.Thread]) -> list[str]:
         alive = [f"process {pid}" for pid in (_processes.below() or set()) - processes]

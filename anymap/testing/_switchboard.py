@@ -55,6 +55,7 @@ class Switchboard:
     def __init__(self, host: str, left: Callable[[], float], *, holding: bool = True) -> None:
         """``left`` says how many seconds a test may still wait; unless ``holding``, items go on at once."""
         self.calls: list[Call] = []
+        self._free: set[int] = set()
         self._left = left
         self._holding = holding
         self._closed = False
@@ -78,9 +79,12 @@ class Switchboard:
         return [self._expect(item).pid for item in items]
 
     def let_go(self, *items: int) -> None:
-        """Let these items go on."""
-        for item in items:
-            _answer(self._expect(item).line)
+        """Let these items go on, now or as soon as they ring up."""
+        with self._changed:
+            self._free.update(items)
+            for call in self.calls:
+                if call.item in items:
+                    _answer(call.line)
 
     def let_go_beside(self, item: int, other: int) -> None:
         """Let an item go on once another is running too. For a thread of its own, which ends with the test."""
@@ -128,7 +132,7 @@ class Switchboard:
             return
         with self._changed:
             self.calls.append(Call(int(said[0]), int(said[1]), line))
-            if not self._holding:
+            if not self._holding or int(said[0]) in self._free:
                 _answer(line)
             self._changed.notify_all()
 

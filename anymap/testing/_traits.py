@@ -9,7 +9,7 @@ import threading
 from anymap._errors import ItemTimeout, WorkerLost
 from anymap._failures import failure
 from anymap.testing import _samples as samples
-from anymap.testing._exam import Exam, promises
+from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises
 from anymap.testing._verdicts import applies_if, expect, expect_equal
 
 _SECONDS = 1.0
@@ -73,8 +73,8 @@ class Declarations(Exam):
 
     def test_kill_is_not_blamed_on_other_tasks(self) -> None:
         applies_if(self.traits.kills, "kills is not declared")
+        applies_if(self.capacity() > 1, ONE_AT_A_TIME)
         with self.switchboard() as switchboard, self.station(switchboard.function(0, 1)) as station:
-            applies_if(station.backend.capacity() > 1, "tasks run one after another")
             futures = [station.submit(0), station.submit(1)]
             victim, other = switchboard.expect(0, 1)
             station.backend.kill(victim)

@@ -1,0 +1,367 @@
+"""The laws of the engine, at the gate: no process, and tasks end in whatever order the test draws."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anymap import ItemTimeout, MapError, Retry, WorkerLost, failure, pmap
+from anymap.backends import Traits
+from anymap.progress import Advanced, Finished, Started
+from anymap.testing import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+sizes = st.none() | st.integers(1, 9)
+traits = st.sampled_from([Traits(shares_memory=True), Traits()])
+rows = st.lists(st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2), max_size=30)
+
+
+chances = st.integers(0, 2**32).map(random.Random)
+"""Chance that any thread may draw from: the supervisor too calls the pilot."""
+
+
+def in_any_order(chance: random.Random, workers: int, of: Traits) -> Gate:
+    """A gate that lets the tasks it holds end in any order."""
+    return Gate(workers, traits=of, pilot=lambda gate: gate.release(chance.randrange(len(gate.held))))
+
+
+def pair(item: Any) -> Any:
+    return item, item
+
+
+@given(items=rows, chunksize=sizes, window=sizes, workers=st.integers(1, 5), of=traits, chance=chances)
+def test_ordered_is_what_map_returns(
+    items: list[Any], chunksize: int | None, window: int | None, workers: int, of: Traits, chance: random.Random
+) -> None:
+    gate = in_any_order(chance, workers, of)
+    assert pmap(pair, items, backend=gate, chunksize=chunksize, window=window) == list(map(pair, items))
+    assert gate.closed == [False]
+
+
+@given(items=rows, chunksize=sizes, window=sizes, workers=st.integers(1, 5), of=traits, chance=chances)
+def test_lazy_and_ordered_is_what_map_returns(
+    items: list[Any], chunksize: int | None, window: int | None, workers: int, of: Traits, chance: random.Random
+) -> None:
+    gate = in_any_order(chance, workers, of)
+    results = pmap(pair, iter(items), backend=gate, chunksize=chunksize, window=window, lazy=True)
+    assert list(results) == list(map(pair, items))
+
+
+@given(items=rows, chunksize=sizes, window=sizes, workers=st.integers(1, 5), lazy=st.booleans(), chance=chances)
+def test_unordered_is_a_permutation(
+    items: list[Any], chunksize: int | None, window: int | None, workers: int, lazy: bool, chance: random.Random
+) -> None:
+    gate = in_any_order(chance, workers, Traits(shares_memory=True))
+    results = pmap(repr, items, backend=gate, chunksize=chunksize, window=window, ordered=False, lazy=lazy)
+    assert Counter(results) == Counter(map(repr, items))
+
+
+@given(items=rows, chunksize=sizes, workers=st.integers(1, 5), chance=chances)
+def test_indexed_tells_which_item_a_result_belongs_to(
+    items: list[Any], chunksize: int | None, workers: int, chance: random.Random
+) -> None:
+    gate = in_any_order(chance, workers, Traits(shares_memory=True))
+    results = pmap(pair, items, backend=gate, chunksize=chunksize, ordered=False, lazy=True)
+    assert sorted(results.indexed(), key=lambda found: found[0]) == list(enumerate(map(pair, items)))
+
+
+@given(
+    count=st.integers(0, 60),
+    chunksize=sizes,
+    window=sizes,
+    ordered=st.booleans(),
+    workers=st.integers(1, 5),
+    chance=chances,
+)
+def test_a_lazy_map_never_holds_more_than_its_window(
+    count: int, chunksize: int | None, window: int | None, ordered: bool, workers: int, chance: random.Random
+) -> None:
+    pulled = taken = furthest = 0
+
+    def source() -> Iterator[int]:
+        nonlocal pulled, furthest
+        for number in range(count):
+            pulled += 1
+            furthest = max(furthest, pulled - taken - results.window)
+            yield number
+
+    gate = in_any_order(chance, workers, Traits(shares_memory=True))
+    results = pmap(abs, source(), backend=gate, chunksize=chunksize, window=window, ordered=ordered, lazy=True)
+    for _ in results:
+        taken += 1
+    assert taken == count
+    assert furthest <= 0
+
+
+@given(
+    items=st.lists(st.integers(-3, 3), max_size=25),
+    chunksize=sizes,
+    on_error=st.sampled_from(["return", "skip", "group"]),
+    of=traits,
+    chance=chances,
+)
+def test_errors_take_the_form_that_was_asked_for(
+    items: list[int], chunksize: int | None, on_error: Any, of: Traits, chance: random.Random
+) -> None:
+    gate = in_any_order(chance, 3, of)
+    bad = [index for index, item in enumerate(items) if item == 0]
+    try:
+        got = pmap(reciprocal, items, backend=gate, chunksize=chunksize, on_error=on_error)
+    except MapError as group:
+        assert on_error == "group"
+        assert [found.index for found in group.failures] == bad
+        got = list(group.results)
+    else:
+        assert on_error != "group" or not bad
+    expected = [1 / item for item in items if item]
+    if on_error != "skip":
+        assert [index for index, value in enumerate(got) if isinstance(value, ZeroDivisionError)] == bad
+    assert [value for value in got if not isinstance(value, Exception)] == expected
+
+
+def reciprocal(number: int) -> float:
+    return 1 / number
+
+
+@given(
+    count=st.integers(1, 25),
+    chunksize=sizes,
+    knows=st.sampled_from(["who", "that one died", "nothing"]),
+    of=traits,
+    chance=chances,
+)
+def test_a_lost_chunk_costs_the_item_that_ran_and_no_other(
+    count: int, chunksize: int | None, knows: str, of: Traits, chance: random.Random
+) -> None:
+    poison = chance.randrange(count)
+
+    def pilot(gate: Gate) -> None:
+        held = chance.choice(gate.held)
+        if poison not in held.rows:
+            gate.release(held)
+            return
+        if knows != "nothing":
+            gate.mark(held, held.rows.index(poison), pid=7)
+        gate.lose(held, dead={7: -9} if knows == "who" else None)
+
+    gate = Gate(3, traits=of if knows != "nothing" else Traits(remote=True), pilot=pilot)
+    got = pmap(abs, range(count), backend=gate, chunksize=chunksize, on_error="return")
+    assert isinstance(got[poison], WorkerLost)
+    assert failure(got[poison]).index == poison  # type: ignore[union-attr]
+    assert f"item {poison} " in str(got[poison])
+    assert [value for index, value in enumerate(got) if index != poison] == [i for i in range(count) if i != poison]
+
+
+def test_an_item_lost_once_is_right_with_one_retry_and_is_not_started_again_without() -> None:
+    starts: Counter[int] = Counter()
+
+    def pilot(gate: Gate) -> None:
+        [held] = gate.held[:1]
+        starts.update(held.rows)
+        if held.rows == [2] and starts[2] == 1:
+            gate.mark(held, 0, pid=7)
+            gate.lose(held, dead={7: -11})
+        else:
+            gate.release(held)
+
+    got = pmap(abs, range(4), backend=Gate(pilot=pilot), chunksize=1, retries=1)
+    assert (got, starts[2]) == ([0, 1, 2, 3], 2)
+    starts.clear()
+    got = pmap(abs, range(4), backend=Gate(pilot=pilot), chunksize=1, on_error="return")
+    assert isinstance(got[2], WorkerLost)
+    assert "SIGSEGV" in str(got[2])
+    assert starts[2] == 1
+
+
+def test_a_cancelled_future_counts_as_lost() -> None:
+    cancelled = []
+
+    def pilot(gate: Gate) -> None:
+        if not cancelled:
+            cancelled.append(gate.held[0].rows)
+            gate.cancel()
+        else:
+            gate.release()
+
+    assert pmap(abs, range(5), backend=Gate(pilot=pilot)) == [0, 1, 2, 3, 4]
+    assert cancelled
+
+
+def test_an_engine_that_breaks_ends_the_map_with_its_own_error() -> None:
+    gate = Gate(pilot=lambda gate: gate.fail(0, ConnectionResetError("the engine is gone")))
+    with pytest.raises(ConnectionResetError, match="the engine is gone"):
+        pmap(abs, range(5), backend=gate)
+    assert gate.closed == [True]
+
+
+def test_the_first_error_stops_the_map_and_the_rest_is_given_up() -> None:
+    gate = Gate(2, pilot=lambda gate: gate.release())
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(reciprocal, [1, 2, 0, *range(1, 100)], backend=gate, chunksize=1)
+    assert failure(caught.value).index == 2  # type: ignore[union-attr]
+    assert gate.submitted <= 3 + 4
+    assert gate.closed == [True]
+
+
+def test_what_is_ready_is_handed_out_before_the_error_that_ends_a_lazy_map() -> None:
+    results = pmap(reciprocal, [1, 2, 0, 4], backend=Gate(1, pilot=lambda g: g.release()), chunksize=4, lazy=True)
+    assert [next(results), next(results)] == [1.0, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_retries_follow_their_rule() -> None:
+    tried: Counter[str] = Counter()
+
+    def flaky(word: str) -> str:
+        tried[word] += 1
+        if tried[word] < 3:
+            raise ConnectionError(word) if word == "often" else ValueError(word)
+        return word
+
+    gate = Gate(pilot=lambda gate: gate.release())
+    got = pmap(flaky, ["often", "never"], backend=gate, retries=Retry(3, on=ConnectionError), on_error="return")
+    assert got[0] == "often"
+    assert isinstance(got[1], ValueError)
+    assert tried == {"often": 3, "never": 1}
+    assert failure(got[1]).attempts == 1  # type: ignore[union-attr]
+
+
+def test_max_failures_ends_a_hopeless_run() -> None:
+    gate = Gate(1, pilot=lambda gate: gate.release())
+    with pytest.raises(MapError, match="max_failures=2"):
+        pmap(reciprocal, [0] * 50, backend=gate, chunksize=1, on_error="return", max_failures=2)
+    assert gate.submitted <= 5
+
+
+def test_an_item_over_its_time_is_named_and_its_late_answer_dropped() -> None:
+    def pilot(gate: Gate) -> None:
+        if gate.held[0].rows == [1] and gate.held[0] not in gate.abandoned:
+            gate.mark(0, 0, pid=7, seconds_ago=60.0)
+        else:
+            gate.release()
+
+    gate = Gate(1, pilot=pilot)
+    got = pmap(abs, [0, 1, 2], backend=gate, chunksize=1, timeout=30.0, on_error="return")
+    assert (got[0], got[2]) == (0, 2)
+    assert isinstance(got[1], ItemTimeout)
+    assert failure(got[1]).seconds >= 60.0  # type: ignore[union-attr]
+
+
+def test_where_workers_can_be_killed_the_late_one_is() -> None:
+    def pilot(gate: Gate) -> None:
+        if gate.held[0].rows == [1] and not gate.killed:
+            gate.mark(0, 0, pid=7, seconds_ago=60.0)
+        else:
+            gate.release()
+
+    gate = Gate(1, traits=Traits(shares_memory=True, kills=True), pilot=pilot)
+    got = pmap(abs, [0, 1, 2], backend=gate, chunksize=1, timeout=30.0, on_error="return")
+    assert (got[0], got[2], gate.killed) == (0, 2, [7])
+    assert isinstance(got[1], ItemTimeout)
+
+
+def test_what_was_pulled_goes_on_while_the_consumer_is_away() -> None:
+    gate = Gate(2)
+    results = pmap(abs, iter(range(100)), backend=gate, chunksize=1, window=10, lazy=True)
+    first = threading.Thread(target=lambda: next(results))
+    first.start()
+    gate.expect(4)
+    gate.release()
+    first.join(10)
+    # Nobody iterates from here on: what has been pulled is launched by the supervisor.
+    for _ in range(5):
+        gate.expect(1)
+        gate.release()
+    results.close()
+
+
+def test_a_source_that_waits_gets_its_last_row_worked_on() -> None:
+    released, done = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        released.set()
+        assert done.wait(10), "the rows pulled so far must be sent before the source is asked for more"
+        yield 3
+
+    gate = Gate(2)
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.extend(pmap(abs, source(), backend=gate, chunksize=10)))
+    thread.start()
+    released.wait(10)
+    gate.expect(1)
+    gate.release()
+    done.set()
+    while thread.is_alive():
+        for _ in gate.held[:]:
+            gate.release()
+        thread.join(0.01)
+    assert got == [1, 2, 3]
+
+
+def test_a_source_that_raises_raises_its_own_error_after_what_it_gave() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("disk on fire")
+
+    def gate() -> Gate:
+        return Gate(pilot=lambda gate: gate.release())
+
+    results = pmap(abs, source(), backend=gate(), lazy=True)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(OSError, match="disk on fire"):
+        next(results)
+    with pytest.raises(OSError, match="disk on fire"):
+        pmap(abs, source(), backend=gate())
+    *got, error = pmap(abs, source(), backend=gate(), on_error="return")
+    assert got == [1, 2]
+    assert isinstance(error, OSError)
+    with pytest.raises(MapError) as caught:
+        pmap(abs, source(), backend=gate(), on_error="group")
+    assert list(caught.value.results) == [1, 2]
+    assert isinstance(caught.value.exceptions[0], OSError)
+
+
+def test_events_count_items_and_end_at_their_number() -> None:
+    events: list[Any] = []
+    pmap(reciprocal, [1, 0, 2], backend=Gate(pilot=lambda g: g.release()), on_error="skip", progress=events.append)
+    assert isinstance(events[0], Started)
+    assert (events[0].total, events[0].backend) == (3, "gate")
+    assert all(isinstance(event, Advanced) for event in events[1:-1])
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].done, events[-1].failed, events[-1].total, events[-1].complete) == (3, 1, 3, True)
+
+
+def test_leaving_early_ends_the_map_once() -> None:
+    events: list[Any] = []
+    gate = Gate(pilot=lambda gate: gate.release())
+    with pmap(abs, iter(range(100)), backend=gate, lazy=True, progress=events.append) as results:
+        next(results)
+    results.close()
+    assert list(results) == []
+    assert gate.closed == [True]
+    assert [event.complete for event in events if isinstance(event, Finished)] == [False]
+
+
+def test_an_iterator_nobody_holds_any_more_ends_its_map() -> None:
+    gate = Gate(pilot=lambda gate: gate.release())
+    next(pmap(abs, iter(range(100)), backend=gate, lazy=True))
+    assert gate.closed == [True]
+
+
+@pytest.mark.parametrize("use", [lambda lazy: None, lambda lazy: lazy.close()])
+def test_a_lazy_map_that_is_never_iterated_starts_nothing(use: Callable[[Any], object]) -> None:
+    gate = Gate(pilot=lambda gate: gate.release())
+    use(pmap(abs, range(3), backend=gate, lazy=True))
+    assert (gate.submitted, gate.closed) == (0, [])
