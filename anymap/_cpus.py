@@ -58,7 +58,7 @@ def _from_number(workers: int, where: str) -> int:
 def _from_text(workers: str, where: str) -> int:
     if match := _SHARE.fullmatch(workers):
         share = float(match[1])
-        if not 0 < share <= 100:  # noqa: PLR2004 - per cent
+        if not 0 < share <= 100:
             raise ConfigError(f"{where} must be more than 0 % and at most 100 %, not {workers!r}")
         return max(1, round(available() * share / 100))
     try:

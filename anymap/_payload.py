@@ -21,7 +21,7 @@ import pickle
 import sys
 import uuid
 import weakref
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,7 @@ from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 """Exact types that load without running any code but pickle's own."""
@@ -157,29 +158,47 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _tracked(self, cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         make, arguments, *rest = reduced
-        if "__slots__" in vars(cls) and isinstance(arguments[3], dict):
-            # cloudpickle sets them when the class is made, which is too late: its instances would have a dictionary.
-            arguments = (*arguments[:3], {**arguments[3], "__slots__": cls.__slots__}, *arguments[4:])  # type: ignore[attr-defined]
+        if (slots := vars(cls).get("__slots__")) and isinstance(arguments[3], dict):
+            # cloudpickle sets them when the class has been made, too late to keep its instances from having a dictionary.
+            arguments = (*arguments[:3], {**arguments[3], "__slots__": slots}, *arguments[4:])
         number = self._table.reduce(cls)[1][1]  # type: ignore[index]
         return make, (*arguments[:-2], self._table.tracker_id(number), arguments[-1]), *rest
 
 
 def _importable(module: str | None) -> bool:
-    """Tell whether another process with the same path could import ``module``; a test runner's may be nowhere on it."""
-    root = (module or "builtins").partition(".")[0]
-    if root not in _found:
-        _found[root] = root in sys.builtin_module_names or any(_finds(finder, root) for finder in sys.meta_path)
-    return _found[root]
+    """Tell whether another process with the same path would import this very module; a test runner's may be nowhere."""
+    name = module or "builtins"
+    if name not in _found:
+        _found[name] = _is_found(name)
+    return _found[name]
 
 
 _found: dict[str, bool] = {}
 
 
-def _finds(finder: Any, module: str) -> bool:
-    try:
-        return finder.find_spec(module, None) is not None
-    except Exception:  # noqa: BLE001 - somebody else's finder
+def _is_found(name: str) -> bool:
+    package = name.rpartition(".")[0]
+    if package and not _importable(package):
         return False
+    path = getattr(sys.modules.get(package), "__path__", None)
+    spec = next(filter(None, (_ask(finder, name, path) for finder in sys.meta_path)), None)
+    return spec is not None and _is_of(spec, sys.modules.get(name))
+
+
+def _ask(finder: Any, name: str, path: Any) -> ModuleSpec | None:
+    try:
+        found: ModuleSpec | None = finder.find_spec(name, path)
+    except Exception:  # noqa: BLE001 - somebody else's finder
+        return None
+    return found
+
+
+def _is_of(spec: ModuleSpec, module: Any) -> bool:
+    """Tell whether what would be imported is what is here: another folder may hold something of the same name."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return list(spec.submodule_search_locations or ()) == list(getattr(module, "__path__", ()))
+    return not spec.has_location or spec.origin == file
 
 
 def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, NotPicklable]]:
@@ -233,7 +252,7 @@ class Unpacked:
         ends = parcel.ends or ()
         self._spans = list(zip((0, *ends), ends, strict=False))
         bounds = list(accumulate(parcel.counts, initial=0))
-        self._buffers = [parcel.buffers[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        self._buffers = [parcel.buffers[a:b] for a, b in pairwise(bounds)]
 
     def __getitem__(self, position: int) -> Any:
         start, end = self._spans[position]

@@ -52,9 +52,7 @@ _ours: dict[str, _Entry] = {
     "serial": _Entry("anymap.backends.serial:Serial", traits=("shares_memory", "inline", "sees_death")),
     "threads": _Entry("anymap.backends.threads:Threads", traits=("shares_memory", "sees_death")),
     "processes": _Entry("anymap.backends.processes:Processes", traits=("kills", "sees_death")),
-    "pathos": _Entry(
-        "anymap.backends.pathos:Pathos", ("pathos",), _extra("pathos"), ("kills", "sees_death", "forks")
-    ),
+    "pathos": _Entry("anymap.backends.pathos:Pathos", ("pathos",), _extra("pathos"), ("kills", "sees_death", "forks")),
     "joblib": _Entry("anymap.backends.joblib:Joblib", ("joblib",), _extra("joblib"), ("kills", "sees_death")),
     "dask": _Entry("anymap.backends.dask:Dask", ("dask", "distributed"), _extra("dask"), ("remote", "sees_death")),
 }
@@ -86,7 +84,8 @@ def find(name: str) -> type[Backend]:
         return entry
     missing = _missing(entry)
     if missing:
-        raise BackendUnavailable(name, f"the module {missing!r} is not installed", entry.install or f"pip install {missing}")
+        install = entry.install or f"pip install {missing}"
+        raise BackendUnavailable(name, f"the module {missing!r} is not installed", install)
     return _load(name, entry)
 
 
@@ -118,7 +117,7 @@ def _describe(name: str, entry: type[Backend] | _Entry) -> BackendInfo:
         return BackendInfo(name, available=True, reason="", install="", traits=_as_dict(entry.traits))
     missing = _missing(entry)
     reason = f"the module {missing!r} is not installed" if missing else ""
-    traits = {trait: True for trait in entry.traits}
+    traits = dict.fromkeys(entry.traits, True)
     return BackendInfo(name, not missing, reason, entry.install, traits)
 
 
@@ -138,7 +137,8 @@ def _is_there(module: str) -> bool:
 
 
 def _known() -> dict[str, type[Backend] | _Entry]:
-    return {**_announced(), **_registered, **_ours} if _announced() else {**_ours, **_registered}
+    # Ours come first in the list, and nobody else's takes the name of one of them.
+    return {**_ours, **_announced(), **_registered, **_ours}
 
 
 def _announced() -> dict[str, _Entry]:

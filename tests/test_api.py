@@ -115,7 +115,9 @@ def test_a_large_input_in_the_place_of_the_function_makes_no_large_message() -> 
 @pytest.mark.parametrize(("iterables", "position"), [((3,), 1), ((not_to_be_pulled(), None), 2), (("ab", abs), 2)])
 @pytest.mark.parametrize("lazy", [False, True])
 def test_what_is_no_iterable_is_named_by_its_place(iterables: tuple[Any, ...], position: int, lazy: bool) -> None:
-    with pytest.raises(TypeError, match=f"iterable {position} is not iterable but of type '{type(iterables[-1]).__name__}'"):
+    with pytest.raises(
+        TypeError, match=f"iterable {position} is not iterable but of type '{type(iterables[-1]).__name__}'"
+    ):
         pmap(lambda *items: items, *iterables, lazy=lazy)
 
 
@@ -199,7 +201,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("keyword", "value", "allowed"), WRONG, ids=lambda value: str(value)[:20])
 @pytest.mark.parametrize("lazy", [False, True])
-def test_a_wrong_value_is_refused_by_name_with_what_is_allowed(keyword: str, value: Any, allowed: str, lazy: bool) -> None:
+def test_a_wrong_value_is_refused_by_name_with_what_is_allowed(
+    keyword: str, value: Any, allowed: str, lazy: bool
+) -> None:
     with pytest.raises(ConfigError) as raised:
         pmap(abs, not_to_be_pulled(), **{"backend": "serial", "lazy": lazy} | {keyword: value})
     assert isinstance(raised.value, ValueError)
@@ -231,14 +235,31 @@ def test_a_retry_refuses_what_it_cannot_follow(arguments: dict[str, Any], said: 
 def test_numbers_and_flags_may_be_numpy_s() -> None:
     assert start(workers=np.int64(3), backend="threads").workers == 3
     assert start(total=np.int32(7)).total == 7
-    options: Any = {"ordered": np.bool_(True), "chunksize": np.int64(2), "window": np.int64(5), "timeout": np.float64(60)}
+    options: Any = {
+        "ordered": np.bool_(True),
+        "chunksize": np.int64(2),
+        "window": np.int64(5),
+        "timeout": np.float64(60),
+    }
     assert pmap(abs, [-1, -2], backend="threads", max_failures=np.int64(1), **options) == [1, 2]
     assert isinstance(pmap(abs, [-1], lazy=np.bool_(True)), anymap.MapIterator)
 
 
 # --- workers ------------------------------------------------------------------------------------------------------
 
-COUNTS = [(None, 4), (3, 3), (9, 9), (-1, 4), (-2, 3), (-4, 1), (-9, 1), ("50%", 2), ("1%", 1), (" 100 % ", 4), ("2", 2)]
+COUNTS = [
+    (None, 4),
+    (3, 3),
+    (9, 9),
+    (-1, 4),
+    (-2, 3),
+    (-4, 1),
+    (-9, 1),
+    ("50%", 2),
+    ("1%", 1),
+    (" 100 % ", 4),
+    ("2", 2),
+]
 
 
 @pytest.mark.usefixtures("four_cpus")

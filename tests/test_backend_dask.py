@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from distributed import Client, LocalCluster, Security
-from distributed.diagnostics.plugin import SchedulerPlugin
 
 import anymap
 from anymap import _payload, _worker
+from anymap.backends import dask
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
 
@@ -225,6 +225,17 @@ def test_our_own_cluster_never_starts_by_itself_what_a_dead_worker_had(
     assert marks.read_text() == "x"
 
 
+def test_our_own_cluster_that_is_killed_ends_the_map_and_the_next_one_starts_another(
+    opened: Callable[..., Dask],
+) -> None:
+    backend = opened(1)
+    scheduler = values_of(backend.submit(task_of(lambda _: os.getppid(), 0)).result(LONG))[0]
+    running = backend.submit(task_of(time.sleep, FOREVER))
+    os.kill(scheduler, signal.SIGKILL)
+    assert isinstance(running.exception(10), anymap.BackendConnectionError)
+    assert anymap.pmap(abs, [-1], backend="dask", workers=1) == [1]
+
+
 def test_nothing_outlives_a_caller_who_is_killed(tmp_path: Path) -> None:
     script = f"""
 import os, sys, time, anymap
@@ -313,7 +324,7 @@ def test_a_loop_that_the_map_would_block_is_refused() -> None:
     async def block() -> None:
         cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None, asynchronous=True)
         async with cluster, Client(cluster, asynchronous=True) as client:
-            with pytest.raises(anymap.UnsupportedOption, match="asyncio.to_thread"):
+            with pytest.raises(anymap.UnsupportedOption, match=r"asyncio\.to_thread"):
                 anymap.pmap(abs, [-1], backend=Dask(client=client))
             assert await asyncio.to_thread(anymap.pmap, abs, [-1], backend=Dask(client=client)) == [1]
 
@@ -348,12 +359,17 @@ def test_a_cluster_without_workers_has_no_capacity_until_one_comes(
 # --- what is left behind ------------------------------------------------------------------------------------------
 
 
+def hears_of_itself(client: Client, heard: list[Any]) -> bool:
+    # What is told may overtake the wish to be told.
+    client.log_event("all", "hello")
+    return any(event[1] == "hello" for event in heard)
+
+
 def test_a_client_that_is_given_is_left_as_it_was(local_client: Client) -> None:
     heard: list[Any] = []
     local_client.subscribe_topic("all", heard.append)
     assert anymap.pmap(abs, range(-9, 0), backend=Dask(client=local_client)) == list(range(9, 0, -1))
-    local_client.log_event("all", "after the map")
-    until(lambda: any(event[1] == "after the map" for event in heard))
+    until(lambda: hears_of_itself(local_client, heard))
     until(lambda: local_client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks))
     assert not local_client.futures
 
@@ -364,8 +380,7 @@ def test_a_handler_of_the_user_s_hears_what_is_told_during_a_map(
     heard: list[Any] = []
     local_client.subscribe_topic("all", heard.append)
     opened(client=local_client)
-    local_client.log_event("all", "in the middle")
-    until(lambda: any(event[1] == "in the middle" for event in heard))
+    until(lambda: hears_of_itself(local_client, heard))
 
 
 def test_a_client_of_our_own_is_closed_with_its_map(dask_cluster: str) -> None:
@@ -401,27 +416,15 @@ def test_closing_drops_what_is_queued_and_returns_at_once(dask_cluster: str, tmp
 # --- what is sent -------------------------------------------------------------------------------------------------
 
 
-class Arrivals(SchedulerPlugin):  # type: ignore[misc]
-    """Counts the bytes that worker get from the scheduler, by asking the tasks that it has."""
-
-    name = "arrivals"
-
-
-def test_a_large_function_travels_once_not_with_each_task(local_client: Client, opened: Callable[..., Dask]) -> None:
+def test_a_large_function_does_not_travel_with_each_task(dask_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    submit = dask._submit
+    monkeypatch.setattr(dask, "_submit", lambda *args, **kwargs: sent.append(len(args[1])) or submit(*args, **kwargs))
     big = bytes(20_000_000)
-    backend = opened(client=local_client)
-    task = task_of(lambda x: len(big) + x, 1)
-    futures = [backend.submit(task) for _ in range(10)]
-    assert [values_of(future.result(LONG)) for future in futures] == [[20_000_001]] * 10
-    assert backend._function is not None
-    sizes = [len(message) for message in itertools.starmap(lambda message, _: message, [_pack(task)])]
-    assert max(sizes) < 10_000
-
-
-def _pack(task: Task) -> Any:
-    from anymap.backends import dask
-
-    return dask._pack(task)
+    found = anymap.pmap(lambda x: len(big) + x, range(10), backend=Dask(scheduler_file=dask_cluster), chunksize=1)
+    assert found == [len(big) + x for x in range(10)]
+    assert len(sent) == 11
+    assert len(big) < max(sent) < sum(sent) < len(big) + 50_000
 
 
 def test_a_function_that_was_lost_is_sent_again(local_client: Client, opened: Callable[..., Dask]) -> None:
@@ -564,8 +567,28 @@ def test_a_wrong_address_is_named_and_leaves_no_thread(address: str) -> None:
     until(lambda: not set(threading.enumerate()) - before)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_cluster_behind_tls_takes_its_security_and_says_so(tmp_path: Path) -> None:
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    options = ["--protocol", "tls", "--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key]
+    security = Security(tls_ca_file=certificate, tls_client_cert=certificate, tls_client_key=key)
+    cluster = Cluster(tmp_path, *options)
+    try:
+        cluster.add_worker()
+        backend = Dask(address=cluster.address, security=security)
+        assert anymap.pmap(abs, range(-3, 0), backend=backend) == [3, 2, 1]
+        with pytest.raises(anymap.BackendConnectionError, match=r"tls://.*needs security="):
+            anymap.pmap(abs, [-1], backend=Dask(address=cluster.address, timeout=2))
+        with pytest.raises(anymap.BackendConnectionError, match=r"tcp://"):
+            anymap.pmap(abs, [-1], backend=Dask(address=cluster.address.replace("tls", "tcp"), timeout=2))
+    finally:
+        cluster.end()
+
+
 def test_a_scheduler_s_file_that_does_not_come_is_named(tmp_path: Path) -> None:
-    with pytest.raises(anymap.BackendConnectionError, match="scheduler.json"):
+    with pytest.raises(anymap.BackendConnectionError, match=r"scheduler\.json"):
         anymap.pmap(abs, [-1], backend=Dask(scheduler_file=str(tmp_path / "scheduler.json"), timeout=0.2))
 
 

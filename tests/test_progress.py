@@ -9,7 +9,7 @@ import sys
 import threading
 import types
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -22,9 +22,6 @@ from hypothesis import strategies as st
 from anymap._errors import ConfigError
 from anymap.progress import Advanced, BarSink, Emitter, Event, Finished, LogSink, Started, resolve
 from anymap.progress._tqdm import Bar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Terminal(io.StringIO):
@@ -225,7 +222,7 @@ def test_what_asks_for_nothing_known_is_an_error_before_the_map_starts(progress:
 
 
 def test_a_class_that_takes_any_keyword_is_trusted_with_them() -> None:
-    class Own(tqdm.tqdm):
+    class Own(tqdm.tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, mood: str = "", flavour: str, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.told = mood + flavour
@@ -373,7 +370,7 @@ def test_a_sink_serves_one_map_after_another() -> None:
 
 
 def test_a_class_of_the_callers_draws_the_bar_and_is_left_as_it_was() -> None:
-    class Own(tqdm.tqdm):
+    class Own(tqdm.tqdm):  # type: ignore[misc]
         def display(self, *args: Any, **kwargs: Any) -> Any:
             shown.append((self.n, self.total))
             return super().display(*args, **kwargs)
@@ -396,7 +393,7 @@ def test_rich_draws_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stdout", file := io.StringIO())
     (sink,) = resolve(tqdm_rich)
-    for event in (started(total=None), advanced(3, 1.0, total=None), finished(7, 2.0, total=None)):
+    for event in (started(total=9), advanced(3, 1.0, total=9), finished(7, 2.0, total=9)):
         sink(event)
     assert "100%" in file.getvalue()
     assert "7/7" in file.getvalue()
@@ -587,11 +584,13 @@ class Lines(logging.Handler):
 
 def logged(*events: Event) -> list[str]:
     handler = Lines()
-    logger = logging.Logger("own", logging.INFO)
+    logger = logging.getLogger("anymap.progress.tests")
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     sink = LogSink(logger)
     for event in events:
         sink(event)
+    logger.removeHandler(handler)
     return handler.lines
 
 
@@ -608,7 +607,7 @@ def test_a_line_comes_with_each_tenth_of_the_items_and_one_at_the_end() -> None:
 
 def test_a_line_comes_every_ten_seconds_while_less_than_a_tenth_gets_done() -> None:
     waits = [advanced(3, tenth / 10, failed=1) for tenth in range(351)]
-    assert [line for line in logged(started(), *waits)] == [
+    assert logged(started(), *waits) == [
         "map: 15 %, 3 of 20 items, 1 failed, 0.0 s",
         "map: 15 %, 3 of 20 items, 1 failed, 10.0 s",
         "map: 15 %, 3 of 20 items, 1 failed, 20.0 s",
@@ -663,7 +662,7 @@ def test_the_lines_go_to_a_logger_that_others_can_configure(caplog: pytest.LogCa
 def test_every_sink_is_given_every_event() -> None:
     one: list[Event] = []
     two: list[Event] = []
-    events = [started(), advanced(3, 1.0), finished(20, 2.0)]
+    events: list[Event] = [started(), advanced(3, 1.0), finished(20, 2.0)]
     emitter = Emitter([one.append, two.append])
     for event in events:
         emitter.emit(event)
@@ -679,7 +678,7 @@ def test_an_emitter_is_true_while_somebody_listens(caplog: pytest.LogCaptureFixt
     failing = Emitter([fails])
     failing.emit(started())
     assert not failing
-    ended = Emitter([[].append])
+    ended = Emitter([lambda event: None])
     ended.emit(finished(20, 1.0))
     assert not ended
 
@@ -785,13 +784,14 @@ import sys
 {hide}
 {events}
 import warnings
-warnings.simplefilter("error")
-show(resolve(None))
-show(resolve(True), done=7)
+with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    show(resolve(None))
+    show(resolve(True), done=7)
 """
 
 
-def outputs_of_a_notebook(source: str) -> list[Any]:
+def run_notebook(source: str) -> Any:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
@@ -799,12 +799,12 @@ def outputs_of_a_notebook(source: str) -> list[Any]:
         # What the notebook's own machinery warns of is not ours.
         warnings.simplefilter("ignore")
         nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    outputs: list[Any] = notebook.cells[0].outputs
-    return outputs
+    return notebook
 
 
 def test_a_notebook_without_ipywidgets_shows_bars_of_text_and_no_warning() -> None:
-    outputs = outputs_of_a_notebook(NOTEBOOK.format(hide="sys.modules['ipywidgets'] = None", events=EVENTS))
+    notebook = run_notebook(NOTEBOOK.format(hide="sys.modules['ipywidgets'] = None", events=EVENTS))
+    outputs = notebook.cells[0].outputs
     assert {(output.output_type, output.name) for output in outputs} == {("stream", "stderr")}
     text = "".join(output.text for output in outputs)
     assert "100%|██████████| 20/20" in text
@@ -813,8 +813,11 @@ def test_a_notebook_without_ipywidgets_shows_bars_of_text_and_no_warning() -> No
 
 def test_a_notebook_with_ipywidgets_shows_widgets() -> None:
     pytest.importorskip("ipywidgets")
-    outputs = outputs_of_a_notebook(NOTEBOOK.format(hide="", events=EVENTS))
-    texts = [output.data["text/plain"] for output in outputs]
-    assert len(texts) == 2
-    assert "20/20" in texts[0]
-    assert "7/20" in texts[1]
+    notebook = run_notebook(NOTEBOOK.format(hide="", events=EVENTS))
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["display_data", "display_data"]
+    models = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"].state.values()
+    bars = [model.state for model in models if model.model_name == "FloatProgressModel"]
+    assert [(bar.value, bar.max, bar.bar_style) for bar in bars] == [(20, 20, "success"), (7, 20, "danger")]
+    texts = [model.state.value for model in models if model.model_name == "HTMLModel"]
+    assert any("20/20" in text for text in texts)
+    assert any("7/20" in text for text in texts)

@@ -202,7 +202,9 @@ def test_leave_false_leaves_nothing() -> None:
 
 
 def test_unasked_a_bar_shows_after_half_a_second_and_not_before() -> None:
-    shots = shown(f"{SCRIPT}\nbar = Map(None)\nbar.at(5, 0.4)\nmark('before')\nbar.at(6, 0.6)\nmark('after')\nbar.end(20, 2.0)")
+    shots = shown(
+        f"{SCRIPT}\nbar = Map(None)\nbar.at(5, 0.4)\nmark('before')\nbar.at(6, 0.6)\nmark('after')\nbar.end(20, 2.0)"
+    )
     assert lines(shots["before"]) == [""]
     assert "6/20 [00:00<00:01, 10.00it/s]" in shots["after"][0]
 
@@ -273,6 +275,20 @@ with tqdm.tqdm(total=2, desc="outer") as outer:
     for turn in ("turn1", "turn2"):
         assert [line[:6] for line in lines(shots[turn])] == ["outer:", "inner:"]
     assert [line[:11] for line in lines(shots["end"])] == ["outer: 100%"]
+
+
+def test_a_bar_that_ends_below_the_callers_own_is_not_seen_twice() -> None:
+    program = f"""{SCRIPT}
+import tqdm
+with tqdm.tqdm(total=2, desc="outer") as outer:
+    bar = Map(desc="inner")
+    bar.end(20, 2.0)
+    mark("between")
+    outer.update(2)
+"""
+    shots = shown(program)
+    assert [line[:11] for line in lines(shots["between"])] == ["inner: 100%"]
+    assert [line[:11] for line in lines(shots["end"])] == ["inner: 100%", "outer: 100%"]
 
 
 def test_what_tqdm_write_prints_stands_above_the_bar() -> None:

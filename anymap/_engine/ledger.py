@@ -114,8 +114,9 @@ class Ledger:
         self._next_index += count
         return chunk
 
-    def land(self, chunk: Chunk, done: int, failed: Iterable[int], verdict: Callable[[int, int], float | None],
-             now: float) -> list[int]:
+    def land(
+        self, chunk: Chunk, done: int, failed: Iterable[int], verdict: Callable[[int, int], float | None], now: float
+    ) -> list[int]:
         """Enter an answer: ``done`` rows ran, those at the positions ``failed`` with an error.
 
         ``verdict(position, attempts)`` says after how many seconds to try such a row again, or ``None``: not at all.
@@ -177,8 +178,7 @@ class Ledger:
             self._requeue(chunk.part(0, len(chunk), losses=losses))
         return None
 
-    def _try_again(self, chunk: Chunk, position: int, verdict: Callable[[int, int], float | None],
-                   now: float) -> bool:
+    def _try_again(self, chunk: Chunk, position: int, verdict: Callable[[int, int], float | None], now: float) -> bool:
         index = chunk.start + position
         self.attempts[index] = self.attempts.get(index, 0) + 1
         delay = verdict(position, self.attempts[index])

@@ -34,7 +34,7 @@ def _prepare(given: dict[str, Any]) -> None:
         from multiprocessing import resource_tracker  # noqa: PLC0415
 
         # The caller's: one of our own would destroy the caller's shared memory when this process ends.
-        resource_tracker._resource_tracker._fd = given["tracker"]  # type: ignore[attr-defined]  # noqa: SLF001
+        resource_tracker._resource_tracker._fd = given["tracker"]  # type: ignore[attr-defined]
 
 
 def serve(fd: int) -> None:

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap import _spool
-from anymap._local import child, pool, wire
+from anymap._local import child, wire
+from anymap._local.start import Process, start_interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ _FALSE_STARTS = 3
 class Node(NamedTuple):
     """A process that was started, and our end of the line to it."""
 
-    process: pool.Process
+    process: Process
     line: socket.socket
 
     def end(self) -> None:
@@ -42,7 +43,7 @@ def start(wanted: Recipe, run: Callable[..., None], *arguments: Any) -> Node:
     """Start a process that calls ``run(line, *arguments)``, ``line`` being the file descriptor of its end."""
     ours, theirs = socket.socketpair()
     with theirs:
-        process = pool.start_interpreter(wanted, theirs)
+        process = start_interpreter(wanted, theirs)
         wire.send(ours.fileno(), pickle.dumps(wanted.preparation()))
         wire.send(ours.fileno(), pickle.dumps(partial(run, theirs.fileno(), *arguments)))
     return Node(process, ours)

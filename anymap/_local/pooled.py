@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import threading
 import time
 from concurrent.futures import Future, InvalidStateError
@@ -20,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from anymap import _watch
 from anymap._errors import describe_exit
+from anymap._local.signals import ignore_interrupts
 from anymap._worker import settle_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from anymap._worker import Answer, Task
 
@@ -215,28 +215,25 @@ def fail(future: Future[Answer], exc: BaseException) -> None:
         future.set_exception(exc)
 
 
-@contextlib.contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Fork in here: Ctrl-C reaches no worker before it has come to ignore that."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def worker_arguments(initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()) -> dict[str, Any]:
+    """Return what a pool has to be made with, so that its workers ignore Ctrl-C and end with this process.
 
-
-def worker_arguments() -> dict[str, Any]:
-    """Return what a pool has to be made with, so that its workers ignore Ctrl-C and end with this process."""
+    Make it with interrupts held back. The arguments are an initializer of the user's own, to be called too.
+    """
     # The kernel takes the end of the forking thread for the end of the parent; only this one lasts as long.
     at_once = threading.current_thread() is threading.main_thread()
-    return {"initializer": _start_worker, "initargs": (os.getpid(), at_once)}
+    return {"initializer": _start_worker, "initargs": (os.getpid(), at_once, initializer, tuple(initargs))}
 
 
-def _start_worker(parent: int, at_once: bool) -> None:
+def _start_worker(
+    parent: int, at_once: bool, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> None:
+    ignore_interrupts()
     settle_in(parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if at_once:
         _watch._ask_the_kernel()
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def describe(dead: Mapping[int, int | None]) -> str:

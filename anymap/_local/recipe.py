@@ -11,7 +11,13 @@ from typing import Any
 from anymap import _cpus
 from anymap._errors import UnsupportedOption
 
-_INNER_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_INNER_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 _CHANGES_ALL_THE_TIME = "PYTEST_CURRENT_TEST"
 """A variable that would make each test start workers of its own."""
@@ -43,7 +49,7 @@ def current(workers: int) -> Recipe:
             "start_method='fork' where the system has it"
         )
     return Recipe(
-        command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]  # noqa: SLF001
+        command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]
         folder=_folder(),
         path=tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path),
         environment=frozenset(_environment(workers).items()),
@@ -80,7 +86,7 @@ def _authkey() -> bytes | None:
 
 def _tracker() -> int | None:
     tracker = sys.modules.get("multiprocessing.resource_tracker")
-    return tracker._resource_tracker._fd if tracker is not None else None  # noqa: SLF001 - no public name, [src] 3.11-3.13
+    return tracker._resource_tracker._fd if tracker is not None else None  # no public name, [src] 3.11-3.13
 
 
 _seen: tuple[int, list[str]] = (0, [])

@@ -33,6 +33,7 @@ from joblib.parallel import (
 from anymap import _worker
 from anymap._errors import BackendConnectionError
 from anymap._local import pooled
+from anymap._local.signals import interrupts_held_back
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
 
@@ -68,7 +69,7 @@ class Joblib(Backend):
     def open(self, workers: int | None) -> None:
         if workers is not None:
             self._parallel.n_jobs = workers
-        if not _is_dask(backend := self._parallel._backend) and backend.effective_n_jobs(self._parallel.n_jobs) == 1:
+        if not isinstance(self._engine, _Dask) and self._parallel._effective_n_jobs() == 1:
             self._engine = Serial()
         self._engine.open(workers)
         self.traits, self.workers = self._engine.traits, self._engine.workers
@@ -359,14 +360,15 @@ class _Pool(_Engine):
         super().close(abandon=False)
 
     def _configure(self) -> None:
-        backend = self._backend
-        if "initializer" not in getattr(backend, "backend_kwargs", ()):
-            backend.configure = functools.partial(backend.configure, **pooled.worker_arguments())
-        self.workers = backend.effective_n_jobs(self._parallel.n_jobs)
+        self.workers = self._backend.effective_n_jobs(self._parallel.n_jobs)
         self._keeper.start()
 
     def _make_pool(self) -> Any:
-        with pooled.interrupts_held_back():
+        backend = self._backend
+        options = getattr(backend, "backend_kwargs", {})  # joblib has them since 1.5
+        arguments = pooled.worker_arguments(options.get("initializer"), options.get("initargs", ()))
+        backend.configure = functools.partial(type(backend).configure, backend, **arguments)
+        with interrupts_held_back():
             self._parallel.__enter__()
         return self._backend._pool
 
@@ -377,12 +379,13 @@ class _Dask(_Engine):
     traits = Traits(remote=True)
 
     def poll(self) -> None:
-        if self._backend.client.status != "running":
+        if not self._is_connected():
+            gone = BackendConnectionError(f"the dask scheduler is gone: {self._backend.client!r}")
             for future in list(self._jobs):
-                pooled.fail(future, self._lost_connection())
+                pooled.fail(future, gone)
 
-    def _lost_connection(self) -> BackendConnectionError:
-        return BackendConnectionError(f"the connection to the dask scheduler is gone: {self._backend.client!r}")
+    def _is_connected(self) -> bool:
+        return bool(self._backend.client.status == "running")
 
     def _configure(self) -> None:
         wanted = self._parallel.n_jobs
@@ -421,7 +424,8 @@ class _Dask(_Engine):
         for running in mine:
             results.pop(running, None)
             self._backend._callbacks.pop(running, None)
-        self._backend.client.cancel(mine, force=True)
+        if self._is_connected():
+            self._backend.client.cancel(mine, force=True)
 
 
 def _only(answers: list[Answer]) -> Answer:

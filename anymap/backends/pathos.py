@@ -10,6 +10,7 @@ from pathos import helpers
 from anymap import _cpus
 from anymap._errors import UnsupportedOption
 from anymap._local import pooled
+from anymap._local.signals import interrupts_held_back
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Pathos(Backend):
                 "use backend='threads' or 'serial' for the inner map"
             )
         context = helpers.mp.get_context("fork")
-        with pooled.interrupts_held_back():
+        with interrupts_held_back():
             return helpers.ProcessPool(self.workers, context=context, **pooled.worker_arguments())
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from anymap._worker import Answer
 
+__all__ = ["Processes"]
+
 _LEASES = {"spawn": pool.lease, "fork": pool.lease_forks}
 
 

@@ -10,6 +10,8 @@ from anymap.backends.base import Backend, Task, Traits
 if TYPE_CHECKING:
     from anymap._worker import Answer
 
+__all__ = ["Serial"]
+
 
 class Serial(Backend):
     """Runs each task where it is submitted. Breakpoints, profilers and Ctrl-C work as in any loop."""

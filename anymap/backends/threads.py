@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     _Job = tuple[Future["Answer"], Task]
 
+__all__ = ["Threads"]
+
 
 class Threads(Backend):
     """Daemon threads, so that one that is stuck never keeps the program from exiting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import anymap
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _INLINE = "tasks run in the caller's thread: there is nothing to leave"
+_WORD_ARRIVES = 0.5
+"""Seconds."""
 _WINDOW = 8
 _TAKEN = 100
 
@@ -54,6 +57,9 @@ class Leaving(Exam):
             next(results)
             switchboard.expect(1)
             results.close()
+            if self.traits.remote:
+                # Word of it has a way to go, and nothing tells when it has come.
+                time.sleep(_WORD_ARRIVES)
             started = switchboard.started()
             switchboard.let_all_go()
             # By the time that these have come back, whatever was still queued would have had its turn.
