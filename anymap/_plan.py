@@ -60,6 +60,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         depth=outer,
     )
     _check_timeout(plan)
+    _check_max_failures(plan)
     return plan
 
 
@@ -200,6 +201,14 @@ def _whole(name: str, value: Any) -> int:
     if number < 0:
         raise ConfigError(f"{name} must be a whole number, 0 or more, not {value!r}")
     return number
+
+
+def _check_max_failures(plan: Plan) -> None:
+    if plan.max_failures is not None and plan.on_error == "raise":
+        raise ConfigError(
+            "max_failures has no meaning with on_error='raise', which ends the map at the first failure: "
+            "add on_error='return', 'skip' or 'group'"
+        )
 
 
 def _check_timeout(plan: Plan) -> None:

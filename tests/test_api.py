@@ -132,6 +132,11 @@ def test_the_old_protocol_of_sequences_will_do() -> None:
     assert pmap(float, squares, backend="serial") == [0.0, 1.0, 4.0, 9.0]
 
 
+def test_a_limit_on_failures_makes_no_sense_where_the_first_ends_the_map() -> None:
+    with pytest.raises(anymap.ConfigError, match="on_error='return'"):
+        pmap(abs, [1], max_failures=3)
+
+
 def test_a_misspelt_keyword_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'worker'"):
         pmap(abs, not_to_be_pulled(), worker=2)  # type: ignore[call-overload]
@@ -241,7 +246,7 @@ def test_numbers_and_flags_may_be_numpy_s() -> None:
         "window": np.int64(5),
         "timeout": np.float64(60),
     }
-    assert pmap(abs, [-1, -2], backend="threads", max_failures=np.int64(1), **options) == [1, 2]
+    assert pmap(abs, [-1, -2], backend="threads", max_failures=np.int64(1), on_error="skip", **options) == [1, 2]
     assert isinstance(pmap(abs, [-1], lazy=np.bool_(True)), anymap.MapIterator)
 
 

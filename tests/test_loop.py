@@ -202,6 +202,15 @@ def test_an_engine_that_breaks_ends_the_map_with_its_own_error() -> None:
     assert gate.closed == [True]
 
 
+def test_a_lazy_group_hands_out_what_succeeds_and_raises_the_rest_at_its_end() -> None:
+    results = pmap(reciprocal, [1, 0, 2], backend=Gate(pilot=lambda g: g.release()), on_error="group", lazy=True)
+    got = []
+    with pytest.raises(MapError) as caught:
+        got.extend(results.indexed())
+    assert got == [(0, 1.0), (2, 0.5)]
+    assert [found.index for found in caught.value.failures] == [1]
+
+
 def test_the_first_error_stops_the_map_and_the_rest_is_given_up() -> None:
     gate = Gate(2, pilot=lambda gate: gate.release())
     with pytest.raises(ZeroDivisionError) as caught:

@@ -314,7 +314,7 @@ with block:
         results = pmap(busy, iter(range(10)), backend=backend, workers=2, lazy=True, chunksize=1)
         if what == "exit":
             threading.Thread(target=next, args=(results,), daemon=True).start()
-            input()
+            os.read(0, 1)  # unlike input(), without a lock that a fork would inherit
         else:
             next(results)
 """

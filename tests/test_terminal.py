@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+import tqdm
 
 pty = pytest.importorskip("pty")
 fcntl = pytest.importorskip("fcntl")
@@ -169,6 +170,13 @@ bar.end(20, 10.0)
 
 def test_a_width_that_was_asked_for_is_kept() -> None:
     assert len(lines(shown(f"{SCRIPT}\nMap({{'ncols': 60}}).end(20, 1.0)")["end"])[0]) == 60
+
+
+def test_a_width_in_tqdms_environment_variable_is_kept() -> None:
+    if tqdm.__version__ < "4.67":
+        pytest.skip("this tqdm takes the width for text and fails")
+    program = f"import os\nos.environ['TQDM_NCOLS'] = '44'\n{SCRIPT}\nMap().end(20, 1.0)"
+    assert len(lines(shown(program)["end"])[0]) == 44
 
 
 def test_seconds_pass_on_the_screen_while_the_count_stands_still() -> None:

@@ -104,20 +104,22 @@ class _Shaper:
 
     def __init__(self, plan: Plan) -> None:
         self._on_error = plan.on_error
+        # An iterator cannot take back what it has handed out: a group is what is raised at its end.
+        self._leaves_out = plan.on_error == "skip" or (plan.on_error == "group" and plan.lazy)
         self._errors: list[Exception] = []
 
     def values(self, batch: Batch) -> list[Any]:
         if not batch.errors:
             return batch.values
-        if self._on_error == "skip":
-            return [value for position, value in enumerate(batch.values) if position not in batch.errors]
         if self._on_error == "group":
             self._errors += batch.errors.values()
+        if self._leaves_out:
+            return [value for position, value in enumerate(batch.values) if position not in batch.errors]
         return [batch.errors.get(position, value) for position, value in enumerate(batch.values)]
 
     def indices(self, batch: Batch) -> range | list[int]:
         every = range(batch.start, batch.start + len(batch.values))
-        if self._on_error == "skip" and batch.errors:
+        if self._leaves_out and batch.errors:
             return [index for index in every if index - batch.start not in batch.errors]
         return every
 

@@ -49,9 +49,10 @@ class Dask(Backend):
     """The client given, else the scheduler at ``address`` or named in ``scheduler_file``.
 
     Where none of the three is given, the client in scope: inside of a dask task that of its worker, elsewhere the
-    process's default client. Where there is none, a cluster of our own: a scheduler and one process per worker on
-    this host, which need no ``if __name__ == "__main__"`` in the caller's script, are kept for later maps, and end by
-    :func:`anymap.shutdown`, at exit, or after a minute without a map.
+    process's default client; else the ``scheduler-address`` of dask's configuration. Where there is none of these, a
+    cluster of our own: a scheduler and one process per worker on this host, which need no ``if __name__ ==
+    "__main__"`` in the caller's script, are kept for later maps, and end by :func:`anymap.shutdown`, at exit, or after
+    a minute without a map. As with a ``LocalCluster``, other users of this host can reach its ports.
 
     ``security`` goes with an address. ``timeout`` is how many seconds it may take to connect. A client that was given
     or found is left as it was.
@@ -99,14 +100,18 @@ class Dask(Backend):
         self.workers = self.capacity()
 
     def _find_client(self, workers: int | None) -> Client:
-        if self._address is not None or self._scheduler_file is not None:
-            address = self._address or _read_address(str(self._scheduler_file), self._timeout)
+        address = self._address
+        if self._scheduler_file is not None:
+            address = _read_address(self._scheduler_file, self._timeout)
+        if address is None:
+            found = self._given or _client_in_scope(self._timeout)
+            if found is not None:
+                return _usable(found)
+            address = dask.config.get("scheduler-address", None)
+        if address is not None:
             client = _connect(address, self._security, self._timeout)
             self._exit.callback(client.close, timeout=2)
             return client
-        found = self._given or _client_in_scope(self._timeout)
-        if found is not None:
-            return _usable(found)
         cluster = dask_cluster.lease(workers or _cpus.available())
         self._exit.callback(cluster.give_back)
         return cluster.client
@@ -118,7 +123,9 @@ class Dask(Backend):
             held = {"buffers": self._hold(function)} if function else {}
             flight = _Flight(Future(), _submit(self._client, message, key, **held))
         except Exception as exc:
-            raise self._translate(exc) from exc
+            if (gone := self._what_became_of_us()) is not None:
+                raise gone from exc
+            raise
         self._flights[key] = flight
         flight.future.add_done_callback(partial(self._forget, key))
         self._client.loop.add_callback(self._follow, flight)
@@ -365,9 +372,14 @@ class _Cluster:
         self.listeners: list[Callable[[_News], None]] = []
         self._client = client
         self._looked = time.monotonic()
-        # A client has one handler per topic, and there may be one of the user's.
-        self._former = client._event_handlers.get(_TOPIC, _ignore)
-        client.subscribe_topic(_TOPIC, self._pass_on)
+        self._listen()
+
+    def _listen(self) -> None:
+        # A client has one handler per topic. There may be one of the user's, or he may set one while the map lasts.
+        handler = self._client._event_handlers.get(_TOPIC, _ignore)
+        if handler != self._pass_on:
+            self._former = handler
+            self._client.subscribe_topic(_TOPIC, self._pass_on)
 
     def leave(self) -> None:
         handlers = self._client._event_handlers
@@ -392,6 +404,7 @@ class _Cluster:
         """Count the threads anew if it is time to. The count is there a little later."""
         if time.monotonic() - self._looked > _GLANCE:
             self._looked = time.monotonic()
+            self._listen()
             self._client.loop.add_callback(self._count)
 
     async def _count(self) -> None:

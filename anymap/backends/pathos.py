@@ -24,6 +24,9 @@ class Pathos(Backend):
 
     The workers are forks of this process, made when the map begins: they see its globals as they are then. That is also
     why no pool is kept for a later map, as its workers would see what was. A fork takes a few milliseconds.
+
+    A fork also inherits the locks that other threads hold at that moment and never release there, such as that of
+    ``sys.stdin`` while one waits in ``input()``. Where that may happen, use ``processes``.
     """
 
     name: ClassVar[str] = "pathos"

@@ -1,6 +1,7 @@
 """What the public calls return, as type checkers see it. Checked by tests/test_typing.py, never run."""
 
 # mypy: disable-error-code=empty-body
+# pyright: strict
 from __future__ import annotations
 
 import functools

@@ -1,6 +1,7 @@
 """Calls that type checkers must reject: those marked, and no other. Checked by tests/test_typing.py, never run."""
 
 # mypy: disable-error-code=empty-body
+# pyright: strict
 from __future__ import annotations
 
 from typing import assert_type
