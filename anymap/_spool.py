@@ -83,3 +83,13 @@ def remove_own() -> None:
         folder = _folders.pop(os.getpid(), None)
     if folder is not None:
         remove_folder(folder)
+
+
+def _after_fork() -> None:
+    # The thread that held it, if one did, is not there any more.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

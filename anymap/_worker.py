@@ -293,3 +293,13 @@ def settle_in(parent: int) -> None:
 
 def _worker_name(spec: MapSpec) -> str:
     return str(os.getpid()) if spec.parent or spec.shares_memory else f"{os.getpid()} on {socket.gethostname()}"
+
+
+def _after_fork() -> None:
+    # The thread that held it, if one did, is not there any more.
+    global _contexts_lock  # noqa: PLW0603
+    _contexts_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

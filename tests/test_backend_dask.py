@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from dask import config as dask_config
 from distributed import Client, LocalCluster, Security
 
 import anymap
 from anymap import _payload, _worker
+from anymap._local import dask_cluster
 from anymap.backends import dask
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
@@ -196,6 +199,24 @@ def test_our_own_cluster_is_kept_for_the_next_map_and_ends_by_shutdown(opened: C
     assert not psutil.pid_exists(pids[0].pop())
 
 
+def test_our_own_cluster_ends_when_nobody_needs_it_any_more(
+    opened: Callable[..., Dask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_cluster, "_TICK", TICK)
+    anymap.shutdown()
+    [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
+    monkeypatch.setattr(dask_cluster, "_IDLE", TICK)
+    until(lambda: not psutil.pid_exists(pid))
+    assert anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1) != [pid]
+
+
+def test_our_own_cluster_serves_a_thread_that_runs_an_event_loop() -> None:
+    async def block() -> list[int]:
+        return anymap.pmap(abs, [-1], backend="dask", workers=1)
+
+    assert asyncio.run(block()) == [1]
+
+
 def test_our_own_workers_find_the_caller_s_modules_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Dask]
 ) -> None:
@@ -306,6 +327,15 @@ def test_the_address_and_the_scheduler_s_file_lead_to_the_same_cluster(dask_clus
         assert anymap.pmap(abs, range(-3, 0), backend=backend) == [3, 2, 1]
 
 
+def test_dask_s_configuration_leads_to_a_cluster_too(dask_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = json.loads(Path(dask_cluster).read_text())["address"]
+    with dask_config.set({"scheduler-address": address}):
+        backend = Dask()
+        backend.open(None)
+    assert backend._client.scheduler.address == address
+    backend.close(abandon=False)
+
+
 def test_a_map_in_a_dask_task_runs_beside_it(tmp_path: Path) -> None:
     def outer(n: int) -> list[int]:
         return anymap.pmap(lambda x: x * n, range(3), backend="dask")
@@ -319,8 +349,6 @@ def test_a_map_in_a_dask_task_runs_beside_it(tmp_path: Path) -> None:
 
 
 def test_a_loop_that_the_map_would_block_is_refused() -> None:
-    import asyncio
-
     async def block() -> None:
         cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None, asynchronous=True)
         async with cluster, Client(cluster, asynchronous=True) as client:
@@ -381,6 +409,26 @@ def test_a_handler_of_the_user_s_hears_what_is_told_during_a_map(
     local_client.subscribe_topic("all", heard.append)
     opened(client=local_client)
     until(lambda: hears_of_itself(local_client, heard))
+
+
+def test_deaths_are_heard_of_though_the_user_takes_the_topic_for_himself(
+    cluster: Cluster, opened: Callable[..., Dask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_GLANCE", 0.0)
+    cluster.add_worker()
+    with Client(cluster.address, set_as_default=False) as client:
+        backend = opened(client=client)
+        heard: list[Any] = []
+        client.subscribe_topic("all", heard.append)
+        pid = values_of(backend.submit(task_of(lambda _: os.getpid(), 0)).result(LONG))[0]
+        future = backend.submit(task_of(time.sleep, FOREVER))
+        until(lambda: client.processing() and any(client.processing().values()))
+        backend.poll()
+        os.kill(pid, signal.SIGKILL)
+        assert str(future.exception(LONG)).startswith("dask worker tcp://")
+        until(lambda: any(event[1]["action"] == "remove-worker" for event in heard))
+        backend.close(abandon=True)
+        assert client._event_handlers["all"] == heard.append
 
 
 def test_a_client_of_our_own_is_closed_with_its_map(dask_cluster: str) -> None:
@@ -540,6 +588,12 @@ def test_a_map_gets_over_the_death_of_a_worker(cluster: Cluster, tmp_path: Path)
     cluster.add_worker("--nworkers", "2")
     backend = Dask(address=cluster.address)
     assert anymap.pmap(once, range(20), backend=backend, retries=2) == list(range(20))
+
+
+def test_a_client_that_is_closed_while_a_map_runs_ends_it(cluster: Cluster, opened: Callable[..., Dask]) -> None:
+    with Client(cluster.address, set_as_default=False) as client:
+        waiting = opened(client=client).submit(task_of(abs, -1))
+    assert isinstance(waiting.exception(LONG), anymap.BackendConnectionError)
 
 
 def test_a_scheduler_that_dies_ends_the_map_with_its_address(cluster: Cluster, opened: Callable[..., Dask]) -> None:

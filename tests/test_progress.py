@@ -205,6 +205,7 @@ def test_a_mapping_is_passed_through_to_tqdm(monkeypatch: pytest.MonkeyPatch) ->
         ({"iterable": []}, "'iterable'"),
         ({"initial": 3}, "'initial'"),
         ({1: 2}, "1 is no keyword"),
+        ({"display": False}, "'display'"),  # of the widget; this is no notebook
         ({"tqdm_class": print}, "no tqdm class"),
         (functools.partial(tqdm.tqdm, [1, 2]), "only keyword arguments"),
         ("baar", "'baar' asks for nothing known. Did you mean 'bar'?"),
@@ -786,7 +787,7 @@ import warnings
 with warnings.catch_warnings():
     warnings.simplefilter("error")
     show(resolve(None))
-    show(resolve(True), done=7)
+    show(resolve({{"unit": "row"}}), done=7)
 """
 
 

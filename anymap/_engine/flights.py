@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap import _failures
+from anymap import _board, _failures
 from anymap._engine import chunks
 from anymap._engine.carrier import Refused
 from anymap._engine.ledger import Ledger
@@ -227,6 +227,8 @@ class Flights:
         if chunk.expired == position:
             return ItemTimeout(f"{name} took longer than timeout={self._plan.timeout:g} s")
         exitcode = (getattr(lost, "dead", None) or {}).get(mark.pid)
+        if mark == _board.UNTOUCHED and not self._backend.traits.remote:
+            return WorkerLost(f"workers end before they begin {name}, again and again: {lost}", exitcode)
         return WorkerLost(f"the worker that ran {name} died: {lost}", exitcode)
 
     def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:

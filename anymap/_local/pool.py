@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from anymap._local.start import Process
     from anymap._worker import Answer, Task
 
-_TICK = 0.1
+_TICK, _IDLE_TICK = 0.1, 1.0
+"""Seconds between two looks at the workers: while maps run, and while none does."""
 _IDLE = 60.0
 """Seconds after which a worker that nobody needs ends."""
 _GRACE = 0.2
@@ -96,6 +97,7 @@ class Pool:
         self._wake_up, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._closed = False
+        self._look_at = time.monotonic() + _TICK
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="anymap-pool", daemon=True)
         self._thread.start()
@@ -195,13 +197,20 @@ class Pool:
             self._end_all()
 
     def _step(self) -> None:
-        for key, _ in self._selector.select(_TICK):
+        for key, _ in self._selector.select(_TICK if self._leases else _IDLE_TICK):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
                 self._receive(key.data)
-        self._look_after_workers()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _TICK
+            self._look_after_workers()
+            self._close_if_deserted()
         self._start_missing()
+
+    def _close_if_deserted(self) -> None:
+        with self._lock:
+            self._closed = self._closed or (not self._workers and not self._leases)
 
     def _receive(self, worker: _Worker) -> None:
         data = wire.receive(worker.line.fileno())
@@ -303,15 +312,15 @@ def lease(workers: int) -> Lease:
     """Return a share of the pool whose workers are like this process, as it is now."""
     wanted = recipe.current(workers)
     with _pools_lock:
-        found = _pools.get(wanted)
-        granted = found.lease(workers) if found is not None else None
-        if granted is None:
-            _retire_idle_pools()
-            found = _pools[wanted] = _pool_of_interpreters(wanted)
-            warm.at_shutdown(close_all)
-            granted = found.lease(workers)
-    assert granted is not None  # noqa: S101 - a pool that was made just now is open
-    return granted
+        while True:
+            if wanted not in _pools:
+                _retire_idle_pools()
+                _pools[wanted] = _pool_of_interpreters(wanted)
+                warm.at_shutdown(close_all)
+            if (granted := _pools[wanted].lease(workers)) is not None:
+                return granted
+            # It has closed, for want of anything to do.
+            del _pools[wanted]
 
 
 def _pool_of_interpreters(wanted: Recipe) -> Pool:
@@ -343,7 +352,10 @@ def close_all() -> None:
 
 
 def _forget_all() -> None:
-    # In a forked child: the workers are the parent's, and the threads that served them are not there.
+    # In a forked child: the workers are the parent's, the threads that served them are not there, and one of them may
+    # have held the lock.
+    global _pools_lock  # noqa: PLW0603
+    _pools_lock = threading.Lock()
     _pools.clear()
 
 

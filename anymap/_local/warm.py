@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -34,3 +35,13 @@ def shutdown() -> None:
     for close in reversed(closers):
         close()
     _spool.remove_own()
+
+
+def _after_fork() -> None:
+    # The thread that held it, if one did, is not there any more.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -141,7 +141,7 @@ def check_keywords(kind: type[Any] | None, options: Mapping[str, Any]) -> None:
     for name in options:
         if name in _NOT_PASSED_ON:
             raise ConfigError(f"progress: the keyword {name!r} is not passed on to tqdm: {_NOT_PASSED_ON[name]}")
-    known = {"display"} | _keywords(tqdm) if kind is None else _keywords(kind)
+    known = _keywords(kind or _notebook_class() or tqdm)
     for name in options:
         if known and name not in known:
             raise ConfigError(f"progress: tqdm knows no keyword {name!r}.{_nearest(name, known)}")
@@ -195,7 +195,7 @@ def _fit(bar: Bar) -> None:
         bar.dynamic_ncols = _screen
     if min(bar.ncols or 0, bar.nrows or 0) < 0:
         columns, bar.nrows = _screen(bar.fp)
-        bar.ncols = columns if bar.ncols < 0 else bar.ncols
+        bar.ncols = columns if (bar.ncols or 0) < 0 else bar.ncols
         bar.refresh()
 
 

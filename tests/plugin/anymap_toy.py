@@ -1,26 +1,26 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from subprocess import PIPE, Popen
+from multiprocessing.connection import Connection, Pipe
+from subprocess import Popen
 from typing import Any
 
 from anymap.backends import Backend, ChunkLost, Task, Traits
 
-# The answer has standard output to itself: what the user's function prints goes to standard error.
 WORK = """
-import os, pickle, sys
-answers = os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)
-pickle.dump(pickle.load(sys.stdin.buffer)(), answers)
+import sys
+from multiprocessing.connection import Connection
+line = Connection(int(sys.argv[1]))
+while True:
+    line.send(line.recv()())
 """
 
 
 class Toy(Backend):
-    """An interpreter of its own for each task."""
+    """Interpreters of its own for each map, which do one task after another."""
 
     name = "toy"
     traits = Traits(kills=True)
@@ -28,33 +28,47 @@ class Toy(Backend):
     def open(self, workers: int | None) -> None:
         self.workers = workers or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self.workers)
-        self._processes: dict[int, Popen[bytes]] = {}
+        self._lines: dict[Popen[bytes], Connection] = {}
+        self._idle: list[Popen[bytes]] = []
         self._lock = threading.Lock()
         self._closed = False
 
     def submit(self, task: Task) -> Future[Any]:
-        return self._threads.submit(self._run, pickle.dumps(task))
+        return self._threads.submit(self._run, task)
 
     def kill(self, pid: int) -> None:
-        if process := self._processes.get(pid):
-            process.kill()
+        for process in list(self._lines):
+            if process.pid == pid:
+                process.kill()
 
     def close(self, *, abandon: bool) -> None:
         with self._lock:
             self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for pid in list(self._processes):
-            self.kill(pid)
+            for process in self._lines:
+                process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for process, line in self._lines.items():
+            process.wait()
+            line.close()
 
-    def _run(self, task: bytes) -> Any:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    def _run(self, task: Task) -> Any:
         with self._lock:
-            if self._closed:
-                raise ChunkLost("the map is over")
-            process = Popen([sys.executable, "-c", WORK], stdin=PIPE, stdout=PIPE, env=environment)
-            self._processes[process.pid] = process
-        answer, _ = process.communicate(task)
-        del self._processes[process.pid]
-        if process.returncode:
-            raise ChunkLost(f"process {process.pid} ended", {process.pid: process.returncode})
-        return pickle.loads(answer)
+            process = self._idle.pop() if self._idle else self._start()
+        try:
+            self._lines[process].send(task)
+            answer = self._lines[process].recv()
+        except (OSError, EOFError):
+            raise ChunkLost("its process ended", {process.pid: process.wait()}) from None
+        self._idle.append(process)
+        return answer
+
+    def _start(self) -> Popen[bytes]:
+        if self._closed:
+            raise ChunkLost("the map is over")
+        ours, theirs = Pipe()
+        command = [sys.executable, "-c", WORK, str(theirs.fileno())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        theirs.close()
+        self._lines[process] = ours
+        return process
