@@ -318,6 +318,24 @@ def test_a_source_that_waits_gets_its_last_row_worked_on() -> None:
     assert got == [1, 2, 3]
 
 
+def test_a_source_that_waits_for_what_it_holds_up_is_spoken_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("anymap._engine.loop._STUCK_PULL", 0.0)
+    gate = Gate(2)
+
+    def source() -> Iterator[int]:
+        yield 1
+        gate.expect(1)
+        gate.release()
+        for _ in range(1000):  # as a crawler would that waits for the first page's links
+            if caplog.records or threading.Event().wait(0.01):
+                break
+
+    assert list(pmap(abs, source(), backend=gate, lazy=True)) == [1]
+    assert "window=" in caplog.records[0].getMessage()
+
+
 def test_a_source_that_raises_raises_its_own_error_after_what_it_gave() -> None:
     def source() -> Iterator[int]:
         yield 1

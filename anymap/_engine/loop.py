@@ -6,6 +6,7 @@ caller's but his sinks runs there. The supervisor looks after everything that mu
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from itertools import islice
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _SLOW_PULL = 0.001
 """Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
+_STUCK_PULL = 10.0
+"""Seconds after which an input that keeps finished results waiting is worth a word."""
 
 
 class Run:
@@ -49,6 +52,7 @@ class Run:
         self._delivered = 0
         self._waiting = False
         self._slow = False
+        self._pulling_since: float | None = None
         self._error: Exception | None = None
 
     def batches(self) -> Iterator[Batch]:
@@ -189,12 +193,13 @@ class Run:
     def _pull_watchfully(self, quantum: int) -> None:
         """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
         stage, arrivals, clock = self._ledger.stage, self._flights.arrivals, time.monotonic
-        began = clock()
+        self._pulling_since = began = clock()
         for row in islice(self._rows, quantum):
             stage((row,))
             self._slow = clock() - began > _SLOW_PULL
             if arrivals or self._slow:
-                return
+                break
+        self._pulling_since = None
 
     def _room(self) -> int:
         held = self._ledger.pulled - (self._delivered if self._plan.lazy else self._ledger.counts.done)
@@ -237,12 +242,25 @@ class Run:
             self._backend.poll()
             marks = self._flights.marks()
             self._flights.expire(marks)
+            self._speak_of_a_stuck_source()
             if not self._backend.traits.inline:
                 self._flights.fill(partial_chunks=True)
             if self._emitter:
                 self._emitter.emit(self._advanced(marks))
         except Exception as exc:  # noqa: BLE001 - the iterating thread must hear of it
             self._flights.fail(exc)
+
+    def _speak_of_a_stuck_source(self) -> None:
+        """Say it where an input may be waiting for results that cannot be handed out before it goes on."""
+        since = self._pulling_since
+        if since is None or not self._flights.arrivals or time.monotonic() - since < _STUCK_PULL:
+            return
+        self._pulling_since = None
+        logging.getLogger("anymap").warning(
+            "the input of a map has given nothing for %d s, and finished results wait for it: if it needs those "
+            "results to go on, say by window= how many items it can give ahead of them",
+            _STUCK_PULL,
+        )
 
     def _advanced(self, marks: dict[Chunk, Mark]) -> Advanced:
         under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if self._ledger.is_flying(chunk))

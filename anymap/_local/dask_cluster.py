@@ -39,6 +39,7 @@ class Cluster:
         self._wanted = wanted
         self._workers = workers
         self._idle_since = time.monotonic()
+        self._closed = False
         self._address: Future[str] = Future()
         self._ready: Future[None] = Future()
         # The process is tied to the thread that starts it: that must not be one of the caller's, which may end sooner.
@@ -69,20 +70,26 @@ class Cluster:
 
     def close(self) -> None:
         """End it, busy or not; returns when it has ended."""
+        self._closed = True
         if hasattr(self, "client"):
             self.client.close(timeout=2)
         if hasattr(self, "_node"):
-            with suppress(OSError):
-                self._node.line.shutdown(socket.SHUT_WR)
+            self._hang_up()
         if self._thread is not threading.current_thread():
             self._thread.join(_END)
             if self._thread.is_alive():
                 self._node.process.kill()
                 self._thread.join()
 
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            self._node.line.shutdown(socket.SHUT_WR)
+
     def _work(self) -> None:
         try:
             self._node = dask_node.start(self._wanted, dask_node.run_scheduler, self._wanted, self._workers)
+            if self._closed:
+                self._hang_up()
             self._listen()
         except BaseException as exc:  # noqa: BLE001 - whoever waits for the start must hear of it
             self._fail(exc)
@@ -154,11 +161,14 @@ def _start(key: tuple[Recipe, int]) -> Cluster:
 
 
 def _close_if_idle(cluster: Cluster) -> None:
-    if cluster.is_idle(_IDLE):
-        with _lock:
-            mine = [key for key, other in _clusters.items() if other is cluster and cluster.is_idle(_IDLE)]
-            for key in mine:
-                _clusters.pop(key).close()
+    # Whoever has the lock may be waiting for the thread that this runs in. There will be another time.
+    if not cluster.is_idle(_IDLE) or not _lock.acquire(blocking=False):
+        return
+    try:
+        for key in [key for key, other in _clusters.items() if other is cluster and cluster.is_idle(_IDLE)]:
+            _clusters.pop(key).close()
+    finally:
+        _lock.release()
 
 
 def close_all() -> None:

@@ -222,12 +222,13 @@ def worker_arguments(initializer: Callable[..., object] | None = None, initargs:
     """
     # The kernel takes the end of the forking thread for the end of the parent; only this one lasts as long.
     at_once = threading.current_thread() is threading.main_thread()
-    return {"initializer": _start_worker, "initargs": (os.getpid(), at_once, initializer, tuple(initargs))}
+    return {"initializer": start_worker, "initargs": (os.getpid(), at_once, initializer, tuple(initargs))}
 
 
-def _start_worker(
+def start_worker(
     parent: int, at_once: bool, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
+    """Be a pool's initializer: see :func:`worker_arguments`."""
     ignore_interrupts()
     settle_in(parent)
     if at_once:

@@ -30,7 +30,6 @@ from joblib.parallel import (
     get_active_backend,
 )
 
-from anymap import _worker
 from anymap._errors import BackendConnectionError
 from anymap._local import pooled
 from anymap._local.signals import interrupts_held_back
@@ -264,18 +263,23 @@ class _Loky(_Engine):
         self._parallel.n_jobs = wanted
         self.workers = min(given, wanted)
         executor = self._backend._workers
-        if executor._initializer is None:
+        if executor._initializer is not pooled.start_worker:
             # Not by joblib's option of that name: then the user's own calls would need another executor.
-            executor._initializer, executor._initargs = _worker.settle_in, (os.getpid(),)
+            executor._initargs = os.getpid(), False, executor._initializer, executor._initargs
+            executor._initializer = pooled.start_worker
 
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         try:
-            job = super()._send(task, future)
+            job = self._send_starting_workers(task, future)
         except (BrokenProcessPool, ShutdownExecutorError):
             self._configure()
-            job = super()._send(task, future)
+            job = self._send_starting_workers(task, future)
         _close_at_exit()
         return job
+
+    def _send_starting_workers(self, task: Task, future: Future[Answer]) -> Any:
+        with interrupts_held_back():
+            return super()._send(task, future)
 
     def _land(self, future: Future[Answer], out: Any) -> None:
         if self._is_open:

@@ -80,6 +80,8 @@ class Gate(Backend):
         self._pilot = pilot
         self._waiting = 0
         self._changed = threading.Condition()
+        self._piloting = threading.Lock()
+        self._calls = False
 
     # --- what a test does -----------------------------------------------------------------------------------------
 
@@ -165,8 +167,15 @@ class Gate(Backend):
     # --- behind it ------------------------------------------------------------------------------------------------
 
     def _fly(self) -> None:
-        if self._pilot is not None and self._waiting and self.held:
-            self._pilot(self)
+        """Call the pilot, from one thread at a time; a thread that comes meanwhile leaves its call to that one."""
+        self._calls = True
+        while self._calls and self._piloting.acquire(blocking=False):
+            try:
+                self._calls = False
+                if self._pilot is not None and self._waiting and self.held:
+                    self._pilot(self)
+            finally:
+                self._piloting.release()
 
     def _find(self, which: int | Held) -> Held:
         return which if isinstance(which, Held) else self.held[which]

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
+from queue import SimpleQueue
 from subprocess import Popen
 from typing import Any
 
@@ -20,7 +20,7 @@ while True:
 
 
 class Toy(Backend):
-    """Interpreters of its own for each map, which do one task after another."""
+    """Interpreters of its own for each map."""
 
     name = "toy"
     traits = Traits(kills=True)
@@ -28,10 +28,10 @@ class Toy(Backend):
     def open(self, workers: int | None) -> None:
         self.workers = workers or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self.workers)
+        self._idle: SimpleQueue[Popen[bytes]] = SimpleQueue()
         self._lines: dict[Popen[bytes], Connection] = {}
-        self._idle: list[Popen[bytes]] = []
-        self._lock = threading.Lock()
-        self._closed = False
+        for _ in range(self.workers):
+            self._start()
 
     def submit(self, task: Task) -> Future[Any]:
         return self._threads.submit(self._run, task)
@@ -42,33 +42,31 @@ class Toy(Backend):
                 process.kill()
 
     def close(self, *, abandon: bool) -> None:
-        with self._lock:
-            self._closed = True
-            for process in self._lines:
-                process.kill()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._lines):
+            process.kill()
+        self._threads.shutdown()
         for process, line in self._lines.items():
+            process.kill()  # one that took a dead one's place meanwhile
             process.wait()
             line.close()
 
     def _run(self, task: Task) -> Any:
-        with self._lock:
-            process = self._idle.pop() if self._idle else self._start()
+        process = self._idle.get()
         try:
             self._lines[process].send(task)
             answer = self._lines[process].recv()
         except (OSError, EOFError):
+            self._start()
             raise ChunkLost("its process ended", {process.pid: process.wait()}) from None
-        self._idle.append(process)
+        self._idle.put(process)
         return answer
 
-    def _start(self) -> Popen[bytes]:
-        if self._closed:
-            raise ChunkLost("the map is over")
+    def _start(self) -> None:
         ours, theirs = Pipe()
         command = [sys.executable, "-c", WORK, str(theirs.fileno())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         process = Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self._lines[process] = ours
-        return process
+        self._idle.put(process)

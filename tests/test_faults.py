@@ -1,0 +1,1057 @@
+"""When things go wrong: never a hang, nothing lost, every error names its item."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import anymap
+from anymap import (
+    ItemTimeout,
+    MapError,
+    NotPicklable,
+    RemoteError,
+    Retry,
+    UnsupportedOption,
+    WorkerLost,
+    failure,
+    pmap,
+)
+from anymap.progress import Advanced, Finished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anymap.backends import Backend
+    from anymap.progress import Event
+
+HOME = str(Path(anymap.__file__).parents[1])
+KILLING = ["processes", "pathos", "joblib"]
+"""Backends whose workers are processes of this host, whose deaths are told exactly."""
+LONG = 30.0
+
+in_killable_processes = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in KILLING]
+)
+
+
+def chain(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+
+
+def notes(exc: BaseException) -> str:
+    return "\n".join(getattr(exc, "__notes__", ()))
+
+
+def invert(x: int) -> float:
+    return 1 / x
+
+
+# --- ordinary exceptions ------------------------------------------------------------------------------------------------
+
+
+def test_the_original_type_is_raised_and_names_its_item(backend: Backend) -> None:
+    with pytest.raises(ZeroDivisionError, match="division by zero") as caught:
+        pmap(invert, [4, 2, 0, 1], backend=backend, workers=2)
+    assert re.search(r"item 2 \(0\).* 1 attempt .*worker \S+", notes(caught.value))
+    found = failure(caught.value)
+    assert found is not None
+    assert (found.index, found.item, found.attempts) == (2, 0, 1)
+    assert found.exception is caught.value
+    assert found.seconds >= 0
+    assert found.worker in notes(caught.value)
+    assert "in invert" in found.traceback
+
+
+def test_what_is_printed_shows_the_line_that_raised_and_the_item(backend: Backend) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(invert, [0], backend=backend)
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "return 1 / x" in printed
+    assert "item 0 (0)" in printed
+    assert printed.count("return 1 / x") <= 2
+
+
+def test_an_item_of_several_iterables_is_its_tuple(backend: Backend) -> None:
+    [error] = pmap(divmod, [7], [0], backend=backend, on_error="return")
+    found = failure(error)
+    assert found is not None
+    assert found.item == (7, 0)
+    assert "item 0 ((7, 0))" in notes(error)
+
+
+class NeedsTwo(Exception):  # noqa: N818
+    """Its arguments are not those of its constructor: pickle alone cannot load it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class KeywordsOnly(Exception):  # noqa: N818
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+@pytest.mark.parametrize("make", [lambda: NeedsTwo(7, "text"), lambda: KeywordsOnly(code=7)])
+def test_an_exception_with_required_arguments_arrives_as_its_own_type(
+    backend: Backend, make: Callable[[], Exception]
+) -> None:
+    def fail(_: int) -> None:
+        raise make()
+
+    with pytest.raises((NeedsTwo, KeywordsOnly)) as caught:
+        pmap(fail, [0], backend=backend)
+    assert type(caught.value) is type(make())
+    assert caught.value.code == 7
+    assert str(caught.value) == str(make())
+
+
+class CannotTravel(Exception):  # noqa: N818
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def test_an_exception_that_cannot_be_pickled_still_tells_all(backend: Backend) -> None:
+    def fail(_: int) -> None:
+        raise CannotTravel("the text")
+
+    [error] = pmap(fail, [0], backend=backend, on_error="return")
+    if backend.traits.shares_memory:
+        assert type(error) is CannotTravel
+        return
+    assert isinstance(error, RemoteError | CannotTravel)
+    if isinstance(error, RemoteError):
+        assert error.type_name.endswith("CannotTravel")
+        assert error.message == "the text"
+        assert "in fail" in error.traceback
+    assert "the text" in str(error)
+    assert "item 0" in notes(error)
+
+
+def test_an_exception_whose_text_raises_is_told_all_the_same(backend: Backend) -> None:
+    class Mute(Exception):  # noqa: N818
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        __repr__ = __str__
+
+    def fail(_: int) -> None:
+        raise Mute
+
+    [error] = pmap(fail, [0], backend=backend, on_error="return")
+    assert type(error) in {Mute, RemoteError}
+    assert "item 0" in notes(error)
+
+
+def test_an_item_whose_repr_raises_or_is_endless_is_named_all_the_same(backend: Backend) -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    for item in (Mute(), "x" * 100_000, list(range(100_000))):
+        [error] = pmap(fail, [item], backend=backend, on_error="return")
+        assert isinstance(error, ValueError)
+        assert "item 0 (" in notes(error)
+        assert len(notes(error)) < 500
+
+
+def raise_from(x: int) -> None:
+    try:
+        int("no number")
+    except ValueError as exc:
+        raise KeyError(x) from exc
+
+
+def raise_while_handling(x: int) -> None:
+    try:
+        int("no number")
+    except ValueError:
+        raise KeyError(x)  # noqa: B904 - the context is what is tested
+
+
+def raise_from_none(x: int) -> None:
+    try:
+        int("no number")
+    except ValueError:
+        raise KeyError(x) from None
+
+
+def test_the_cause_is_kept(backend: Backend) -> None:
+    with pytest.raises(KeyError) as caught:
+        pmap(raise_from, [5], backend=backend)
+    assert type(caught.value.__cause__) is ValueError
+    assert "no number" in str(caught.value.__cause__)
+    texts = [str(one) for one in chain(caught.value)]
+    if not backend.traits.shares_memory:
+        # The worker's own traceback comes last, under the user's own chain.
+        assert "in raise_from" in texts[-1]
+
+
+def test_the_context_is_kept(backend: Backend) -> None:
+    with pytest.raises(KeyError) as caught:
+        pmap(raise_while_handling, [5], backend=backend)
+    assert type(caught.value.__context__) is ValueError
+    with pytest.raises(KeyError) as caught:
+        pmap(raise_from_none, [5], backend=backend)
+    assert not any(type(one) is ValueError for one in chain(caught.value))
+
+
+def test_a_chain_of_causes_that_bites_its_tail_ends(backend: Backend) -> None:
+    def fail(_: int) -> None:
+        first, second = ValueError("first"), ValueError("second")
+        first.__cause__, second.__cause__ = second, first
+        raise first
+
+    with pytest.raises(ValueError, match="first"):
+        pmap(fail, [0], backend=backend)
+
+
+def test_a_long_chain_of_causes_is_no_trouble(backend: Backend) -> None:
+    def fail(_: int) -> None:
+        exc: Exception = ValueError("0")
+        for number in range(1, 300):
+            following = ValueError(str(number))
+            following.__cause__ = exc
+            exc = following
+        raise exc
+
+    [error] = pmap(fail, [0], backend=backend, on_error="return")
+    assert str(error) == "299"
+    assert sum(type(one) is ValueError for one in chain(error)) == 300
+
+
+def test_an_exceptions_own_notes_and_attributes_are_kept(backend: Backend) -> None:
+    def fail(x: int) -> None:
+        exc = ValueError("text")
+        exc.add_note("mine")
+        exc.extra = {"x": x}  # type: ignore[attr-defined]
+        raise exc
+
+    [error] = pmap(fail, [3], backend=backend, on_error="return")
+    assert error.__notes__[0] == "mine"
+    assert error.extra == {"x": 3}
+
+
+def test_the_text_of_an_os_error_is_kept(backend: Backend) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        pmap(open, ["/no/such/file"], backend=backend)
+    assert caught.value.filename == "/no/such/file"
+    assert caught.value.errno == 2
+    [error] = pmap(bytes.decode, [b"\xff"], backend=backend, on_error="return")
+    assert type(error) is UnicodeDecodeError
+    assert error.start == 0
+
+
+def test_an_exception_group_keeps_its_leaves_but_for_the_bad_one(backend: Backend) -> None:
+    def fail(_: int) -> None:
+        raise ExceptionGroup("several", [ValueError("a"), ExceptionGroup("inner", [CannotTravel("b")]), KeyError("c")])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        pmap(fail, [0], backend=backend)
+    assert caught.value.message == "several"
+    first, inner, last = caught.value.exceptions
+    assert (type(first), str(first)) == (ValueError, "a")
+    assert (type(last), str(last)) == (KeyError, "'c'")
+    assert isinstance(inner, ExceptionGroup)
+    assert "b" in str(inner.exceptions[0])
+    with pytest.raises(ExceptionGroup) as again:  # noqa: PT012
+        try:
+            pmap(fail, [0], backend=backend)
+        except* ValueError as found:
+            assert len(found.exceptions) == 1
+    assert not again.value.subgroup(ValueError)
+
+
+SHARED = ValueError("one object")
+
+
+def test_one_exception_object_raised_by_many_items_names_each_of_them(backend: Backend) -> None:
+    shared = ValueError("one object")
+
+    def fail(_: int) -> None:
+        raise shared
+
+    errors = pmap(fail, range(5), backend=backend, workers=2, on_error="return")
+    assert [type(error) for error in errors] == [ValueError] * 5
+    for index, error in enumerate(errors):
+        found = failure(error)
+        assert found is not None
+        assert found.index == index
+        assert found.exception is error
+        assert re.findall(r"item (\d)", notes(error)) == [str(index)]
+
+
+def test_an_item_that_returns_its_error_and_one_that_raises_it_are_told_apart(backend: Backend) -> None:
+    def maybe(x: int) -> Exception:
+        if x:
+            raise ValueError(x)
+        return ValueError(x)
+
+    returned, raised = pmap(maybe, [0, 1], backend=backend, on_error="return")
+    assert failure(returned) is None
+    assert failure(raised) is not None
+
+
+# --- what is no Exception -----------------------------------------------------------------------------------------------
+
+
+class OwnBase(BaseException):  # noqa: N818
+    pass
+
+
+LEAVING: dict[str, Callable[[int], object]] = {
+    "sys.exit": lambda x: sys.exit(3) if x == 1 else x,
+    "sys.exit with a text": lambda x: sys.exit("text") if x == 1 else x,
+    "an own BaseException": lambda x: (_ for _ in ()).throw(OwnBase("own")) if x == 1 else x,
+    "GeneratorExit": lambda x: raise_it(GeneratorExit()) if x == 1 else x,
+    "asyncio.CancelledError": lambda x: raise_it(asyncio.CancelledError()) if x == 1 else x,
+    "a group of BaseExceptions": lambda x: raise_it(BaseExceptionGroup("g", [OwnBase("own")])) if x == 1 else x,
+}
+
+
+def raise_it(exc: BaseException) -> None:
+    raise exc
+
+
+@pytest.mark.parametrize("how", LEAVING)
+def test_what_would_end_a_program_ends_only_its_item(backend: Backend, how: str) -> None:
+    results = pmap(LEAVING[how], range(6), backend=backend, workers=2, on_error="return")
+    error = results[1]
+    assert isinstance(error, Exception)
+    assert results[:1] + results[2:] == [0, 2, 3, 4, 5]
+    assert "item 1" in notes(error)
+    text = f"{type(error).__name__}: {error}"
+    assert {"sys.exit": "SystemExit", "sys.exit with a text": "text"}.get(how, "") in text
+    with pytest.raises(Exception, match="") as caught:
+        pmap(LEAVING[how], range(6), backend=backend, workers=2)
+    assert not isinstance(caught.value, WorkerLost)
+
+
+@pytest.mark.parametrize("name", ["threads", "processes", "pathos", "joblib"])
+def test_a_keyboard_interrupt_in_a_worker_is_its_items_error(name: str) -> None:
+    results = pmap(
+        lambda x: raise_it(KeyboardInterrupt()) if x == 1 else x, range(4), backend=name, workers=2, on_error="return"
+    )
+    assert "KeyboardInterrupt" in str(results[1])
+    assert results[:1] + results[2:] == [0, 2, 3]
+
+
+def test_serially_a_keyboard_interrupt_is_the_callers() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pmap(lambda _: raise_it(KeyboardInterrupt()), range(4), backend="serial", on_error="return")
+
+
+def test_a_stop_iteration_in_the_function_does_not_cut_the_results_short(backend: Backend) -> None:
+    def stop(x: int) -> int:
+        if x == 2:
+            raise StopIteration
+        return x
+
+    results = pmap(stop, range(5), backend=backend, workers=2, on_error="return")
+    assert len(results) == 5
+    assert isinstance(results[2], StopIteration | RemoteError)
+    with pytest.raises((StopIteration, RuntimeError, RemoteError)) as caught:
+        list(pmap(stop, range(5), backend=backend, workers=2, lazy=True))
+    assert not isinstance(caught.value, AssertionError)
+
+
+# --- what cannot be sent ------------------------------------------------------------------------------------------------
+
+
+class HoldsLock:
+    def __init__(self) -> None:
+        self.inner = {"deep": [1, threading.Lock()]}
+
+
+def needs_pickling(backend: Backend) -> bool:
+    if backend.traits.shares_memory:
+        pytest.skip("nothing is pickled")
+    return True
+
+
+def test_a_result_that_cannot_be_sent_is_that_items_error_and_says_where(backend: Backend) -> None:
+    needs_pickling(backend)
+    results = pmap(lambda x: HoldsLock() if x == 1 else x, range(4), backend=backend, workers=2, on_error="return")
+    assert results[:1] + results[2:] == [0, 2, 3]
+    assert type(results[1]) is NotPicklable
+    assert re.search(r"result.*HoldsLock.*lock.*inner\['deep'\]\[1\]", str(results[1]))
+    assert "item 1" in notes(results[1])
+
+
+def test_an_argument_that_cannot_be_sent_is_that_items_error_and_says_where(backend: Backend) -> None:
+    needs_pickling(backend)
+    items = [1, HoldsLock(), 3]
+    results = pmap(lambda x: x, items, backend=backend, workers=2, on_error="return")
+    assert results[::2] == [1, 3]
+    assert type(results[1]) is NotPicklable
+    assert re.search(r"argument of item 1.*HoldsLock.*lock.*inner\['deep'\]\[1\]", str(results[1]))
+    found = failure(results[1])
+    assert found is not None
+    assert found.index == 1
+    assert found.item is items[1]
+    with pytest.raises(NotPicklable, match="argument of item 1"):
+        pmap(lambda x: x, items, backend=backend, workers=2)
+
+
+def test_a_function_that_cannot_be_sent_says_so_before_anything_is_pulled(backend: Backend) -> None:
+    needs_pickling(backend)
+    lock = threading.Lock()
+    source = iter(range(10))
+
+    def hold(x: int) -> int:
+        with lock:
+            return x
+
+    with pytest.raises(NotPicklable, match=r"function.*hold|hold.*function") as caught:
+        pmap(hold, source, backend=backend, workers=2)
+    assert "'lock'" in str(caught.value)
+    assert next(source) == 0
+
+
+class ExplodesOnLoading:
+    def __reduce__(self) -> Any:
+        return raise_it, (ValueError("while loading"),)
+
+
+def test_what_cannot_be_loaded_is_that_items_error(backend: Backend) -> None:
+    needs_pickling(backend)
+    results = pmap(
+        lambda x: ExplodesOnLoading() if x == 1 else x, range(4), backend=backend, workers=2, on_error="return"
+    )
+    assert results[:1] + results[2:] == [0, 2, 3]
+    assert "while loading" in str(results[1])
+    results = pmap(type, [0, ExplodesOnLoading(), 2], backend=backend, workers=2, on_error="return")
+    assert results[::2] == [int, int]
+    assert "while loading" in str(results[1])
+    assert "item 1" in notes(results[1])
+
+
+# --- the input ----------------------------------------------------------------------------------------------------------
+
+
+def broken_source(good: int) -> Iterator[int]:
+    yield from range(good)
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("good", [0, 1, 37])
+def test_an_input_that_raises_midway_raises_its_own_exception_and_traceback(backend: Backend, good: int) -> None:
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        pmap(invert, (x + 1 for x in broken_source(good)), backend=backend, workers=2)
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "broken_source"
+    assert failure(caught.value) is None
+
+
+def test_what_came_before_the_input_raised_can_be_had(backend: Backend) -> None:
+    results = pmap(abs, broken_source(37), backend=backend, workers=2, lazy=True)
+    got = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        got.extend(results)
+        for result in results:
+            got.append(result)  # noqa: PERF402
+    got = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for result in pmap(abs, broken_source(37), backend=backend, workers=2, lazy=True):
+            got.append(result)  # noqa: PERF402
+    assert got == list(range(37))
+    *values, error = pmap(abs, broken_source(37), backend=backend, workers=2, on_error="return")
+    assert values == list(range(37))
+    assert isinstance(error, OSError)
+    with pytest.raises(MapError) as caught:
+        pmap(abs, broken_source(37), backend=backend, workers=2, on_error="group")
+    assert list(caught.value.results)[:37] == list(range(37))
+    assert [type(exc) for exc in caught.value.exceptions] == [OSError]
+
+
+def test_an_input_that_raises_at_once_raises_from_the_call(backend: Backend) -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            raise OSError("at once")
+
+    with pytest.raises(OSError, match="at once"):
+        pmap(abs, Broken(), backend=backend)
+
+
+# --- on_error -----------------------------------------------------------------------------------------------------------
+
+
+def odd_fails(x: int) -> int:
+    if x % 2:
+        raise ValueError(x)
+    return x
+
+
+def test_return_puts_the_exception_in_the_results_place(backend: Backend) -> None:
+    results = pmap(odd_fails, range(20), backend=backend, workers=2, on_error="return")
+    assert [value if isinstance(value, int) else value.args[0] for value in results] == list(range(20))
+    assert [isinstance(value, ValueError) for value in results] == [False, True] * 10
+
+
+def test_skip_leaves_the_failed_items_out(backend: Backend) -> None:
+    assert pmap(odd_fails, range(20), backend=backend, workers=2, on_error="skip") == list(range(0, 20, 2))
+    with pmap(odd_fails, range(20), backend=backend, workers=2, on_error="skip", lazy=True) as results:
+        assert list(results.indexed()) == [(x, x) for x in range(0, 20, 2)]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_group_runs_everything_and_raises_one_error(backend: Backend, lazy: bool) -> None:
+    got = []
+    with pytest.raises(MapError) as caught:  # noqa: PT012
+        for value in pmap(odd_fails, range(20), backend=backend, workers=2, on_error="group", lazy=lazy):
+            got.append(value)  # noqa: PERF402
+    error = caught.value
+    assert len(error.exceptions) == 10
+    assert [found.index for found in error.failures] == list(range(1, 20, 2))
+    if lazy:
+        assert [value for value in got if isinstance(value, int)] == list(range(0, 20, 2))
+    else:
+        assert [value for value in error.results if isinstance(value, int)] == list(range(0, 20, 2))
+    match, rest = error.split(lambda exc: isinstance(exc, ValueError) and exc.args[0] > 10)
+    assert isinstance(match, MapError)
+    assert isinstance(rest, MapError)
+    assert (len(match.failures), len(rest.failures)) == (5, 5)
+    again = pickle.loads(pickle.dumps(error))
+    assert [found.index for found in again.failures] == list(range(1, 20, 2))
+
+
+def test_group_returns_the_results_where_nothing_failed(backend: Backend) -> None:
+    assert pmap(abs, range(5), backend=backend, workers=2, on_error="group") == list(range(5))
+
+
+def test_raise_starts_hardly_anything_after_the_first_error(backend: Backend, tmp_path: Path) -> None:
+    def fail_first(x: int) -> None:
+        (tmp_path / f"{x}").touch()
+        if x == 0:
+            raise ValueError(x)
+
+    with pytest.raises(ValueError):
+        pmap(fail_first, range(2000), backend=backend, workers=2, chunksize=1)
+    assert len(list(tmp_path.iterdir())) < 200
+
+
+def test_lazily_what_came_before_an_error_is_delivered_in_order(backend: Backend) -> None:
+    got = []
+    with pytest.raises(ZeroDivisionError):
+        for value in pmap(invert, [1, 2, 4, 0, 1, 1], backend=backend, workers=2, lazy=True):
+            got.append(value)  # noqa: PERF402
+    assert got == [1, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(("limit", "ends"), [(3, True), ("10%", True), (100, False), ("60%", False)])
+def test_max_failures_ends_a_hopeless_map(backend: Backend, limit: int | str, ends: bool) -> None:
+    def run() -> list[Any]:
+        return pmap(odd_fails, range(100), backend=backend, workers=2, on_error="return", max_failures=limit)
+
+    if not ends:
+        assert len(run()) == 100
+        return
+    with pytest.raises(MapError, match="max_failures") as caught:
+        run()
+    assert len(caught.value.failures) >= 1
+
+
+# --- retries ------------------------------------------------------------------------------------------------------------
+
+
+def fails_first(folder: Path, times: int) -> Callable[[int], int]:
+    """Return a function that fails so often for each item, counting in files."""
+
+    def flaky(x: int) -> int:
+        attempt = len(list(folder.glob(f"{x}-*")))
+        (folder / f"{x}-{attempt}").touch()
+        if attempt < times:
+            raise ConnectionError(f"attempt {attempt}")
+        return x
+
+    return flaky
+
+
+def test_a_failed_item_is_tried_again(backend: Backend, tmp_path: Path) -> None:
+    events: list[Event] = []
+    results = pmap(fails_first(tmp_path, 2), range(5), backend=backend, workers=2, retries=2, progress=events.append)
+    assert results == list(range(5))
+    assert len(list(tmp_path.iterdir())) == 15
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].retried, events[-1].failed, events[-1].done) == (10, 0, 5)
+
+
+def test_after_the_last_attempt_the_error_says_how_many_there_were(backend: Backend, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="attempt 2") as caught:
+        pmap(fails_first(tmp_path, 9), [0], backend=backend, retries=2)
+    assert "3 attempts" in notes(caught.value)
+    found = failure(caught.value)
+    assert found is not None
+    assert found.attempts == 3
+
+
+def test_only_the_errors_named_are_tried_again(backend: Backend, tmp_path: Path) -> None:
+    flaky = fails_first(tmp_path, 1)
+    with pytest.raises(ConnectionError):
+        pmap(flaky, [0], backend=backend, retries=Retry(3, on=TimeoutError))
+    assert pmap(flaky, [1], backend=backend, retries=Retry(3, on=(TimeoutError, OSError))) == [1]
+
+
+def test_retries_wait_as_long_as_they_were_told(backend: Backend, tmp_path: Path) -> None:
+    began = time.monotonic()
+    flaky = fails_first(tmp_path, 2)
+    assert pmap(flaky, range(3), backend=backend, workers=2, retries=Retry(2, backoff=0.1, jitter=0.01)) == [0, 1, 2]
+    assert time.monotonic() - began >= 0.3
+
+
+def test_lazily_a_retried_item_keeps_its_place(backend: Backend, tmp_path: Path) -> None:
+    flaky = fails_first(tmp_path, 1)
+    assert list(pmap(flaky, range(30), backend=backend, workers=2, retries=1, lazy=True, chunksize=4)) == list(range(30))
+
+
+# --- a worker dies ------------------------------------------------------------------------------------------------------
+
+CALLER = os.getpid()
+DEATHS: dict[str, Callable[[], object]] = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda: os._exit(7),
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+}
+
+
+def dies_on(item: int, how: str = "SIGKILL") -> Callable[[int], int]:
+    caller, die = CALLER, DEATHS[how]
+
+    def die_on_it(x: int) -> int:
+        if x == item:
+            assert os.getpid() != caller
+            die()
+        return x
+
+    return die_on_it
+
+
+@in_killable_processes
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_worker_killed_on_one_item_at_every_attempt_costs_that_item_only(name: str, how: str) -> None:
+    results = pmap(dies_on(13, how), range(40), backend=name, workers=2, on_error="return")
+    assert results[:13] + results[14:] == [x for x in range(40) if x != 13]
+    error = results[13]
+    assert type(error) is WorkerLost
+    found = failure(error)
+    assert found is not None
+    assert (found.index, found.attempts) == (13, 1)
+    assert "item 13 (13)" in str(error)
+    assert {"SIGKILL": "SIGKILL", "exit": "exit code 7", "segfault": "SIGSEGV"}[how] in str(error)
+    assert error.exitcode == {"SIGKILL": -9, "exit": 7, "segfault": -11}[how]
+
+
+@pytest.mark.dask
+def test_a_dask_worker_killed_on_one_item_at_every_attempt_costs_that_item_only() -> None:
+    # On a cluster of its own: that of the other tests would have to start its workers anew.
+    results = pmap(dies_on(5), range(12), backend="dask", workers=2, on_error="return")
+    assert results[:5] + results[6:] == [x for x in range(12) if x != 5]
+    assert type(results[5]) is WorkerLost
+    assert "item 5 (5)" in str(results[5])
+    anymap.shutdown()
+
+
+@in_killable_processes
+def test_the_death_of_a_worker_is_raised_promptly(name: str, tmp_path: Path) -> None:
+    die = dies_on(3)
+
+    def slow(x: int) -> int:
+        (tmp_path / f"{x}").touch()
+        die(x)
+        time.sleep(0.05)  # what is measured: how many of these still run
+        return x
+
+    pmap(abs, range(4), backend=name, workers=2)
+    began = time.monotonic()
+    with pytest.raises(WorkerLost, match=r"item 3 \(3\)"):
+        pmap(slow, range(200), backend=name, workers=2, chunksize=1)
+    assert time.monotonic() - began < 2.5
+    assert len(list(tmp_path.iterdir())) <= 30
+
+
+@in_killable_processes
+def test_several_items_that_kill_are_each_found(name: str) -> None:
+    caller = CALLER
+
+    def die_often(x: int) -> int:
+        if x % 7 == 3:
+            assert os.getpid() != caller
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    results = pmap(die_often, range(30), backend=name, workers=2, on_error="return")
+    assert [x for x, value in enumerate(results) if isinstance(value, WorkerLost)] == [3, 10, 17, 24]
+    assert [value for value in results if isinstance(value, int)] == [x for x in range(30) if x % 7 != 3]
+
+
+@in_killable_processes
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_a_worker_that_dies_once_is_made_good_by_a_retry(name: str, chunksize: int | None, tmp_path: Path) -> None:
+    caller, trace = CALLER, tmp_path / "died"
+    events: list[Event] = []
+
+    def dies_once(x: int) -> int:
+        if x == 7 and not trace.exists():
+            assert os.getpid() != caller
+            trace.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    results = pmap(
+        dies_once, range(20), backend=name, workers=2, retries=1, chunksize=chunksize, progress=events.append
+    )
+    assert results == list(range(20))
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].retried, events[-1].lost, events[-1].failed) == (1, 1, 0)
+
+
+@in_killable_processes
+def test_without_retries_the_item_that_killed_is_not_started_again(name: str, tmp_path: Path) -> None:
+    caller = CALLER
+
+    def dies_and_tells(x: int) -> int:
+        with (tmp_path / f"{x}").open("a") as file:
+            file.write("x")
+        if x == 7:
+            assert os.getpid() != caller
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    results = pmap(dies_and_tells, range(20), backend=name, workers=2, chunksize=1, on_error="return")
+    assert type(results[7]) is WorkerLost
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {f"{x}": "x" for x in range(20)}
+
+
+@in_killable_processes
+def test_a_worker_that_dies_loading_its_item_died_on_that_item(name: str) -> None:
+    results = pmap(type, [1, KillsWhoLoads(), 3, 4], backend=name, workers=2, chunksize=4, on_error="return")
+    assert [results[0], *results[2:]] == [int, int, int]
+    assert type(results[1]) is WorkerLost
+
+
+class KillsWhoLoads:
+    def __reduce__(self) -> Any:
+        return kill_unless_caller, (CALLER,)
+
+
+def kill_unless_caller(caller: int) -> None:
+    assert os.getpid() != caller
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@in_killable_processes
+def test_a_worker_killed_between_two_maps_does_no_harm(name: str) -> None:
+    pids = set(pmap(lambda _: os.getpid(), range(8), backend=name, workers=2))
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # not one that is kept
+            continue
+    assert pmap(abs, range(20), backend=name, workers=2) == list(range(20))
+
+
+# --- time runs out ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["threads", *KILLING])
+@pytest.mark.parametrize("chunksize", [None, 4])
+def test_an_item_that_never_ends_times_out_and_the_others_are_right(
+    name: str, chunksize: int | None, tmp_path: Path
+) -> None:
+    over = tmp_path / "over"
+
+    def stick(x: int) -> int:
+        while x == 5 and not over.exists():
+            time.sleep(0.01)
+        return x
+
+    began = time.monotonic()
+    results = pmap(
+        stick, range(16), backend=name, workers=2, timeout=0.4, chunksize=chunksize, on_error="return"
+    )
+    assert time.monotonic() - began < 10
+    over.touch()
+    assert results[:5] + results[6:] == [x for x in range(16) if x != 5]
+    assert type(results[5]) is ItemTimeout
+    assert isinstance(results[5], TimeoutError)
+    assert "item 5 (5)" in str(results[5])
+    assert "0.4" in str(results[5])
+    found = failure(results[5])
+    assert found is not None
+    assert found.seconds >= 0.4
+
+
+@pytest.mark.parametrize("name", ["threads", *KILLING])
+def test_a_timeout_is_raised_at_its_deadline(name: str, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+
+    def stick(x: int) -> int:
+        while not over.exists():
+            time.sleep(0.01)
+        return x
+
+    pmap(abs, range(4), backend=name, workers=2)
+    began = time.monotonic()
+    with pytest.raises(ItemTimeout):
+        pmap(stick, range(16), backend=name, workers=2, timeout=0.3)
+    assert 0.3 <= time.monotonic() - began < 2.5
+    over.touch()
+
+
+@pytest.mark.parametrize("name", ["threads", *KILLING])
+def test_a_timeout_counts_for_each_attempt_from_its_start(name: str, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+
+    def stick_once(x: int) -> int:
+        trace = tmp_path / f"{x}"
+        if not trace.exists():
+            trace.touch()
+            while not over.exists():
+                time.sleep(0.01)
+        return x
+
+    assert pmap(stick_once, range(3), backend=name, workers=2, timeout=0.4, retries=1) == [0, 1, 2]
+    over.touch()
+
+
+def test_waiting_in_a_queue_is_not_counted() -> None:
+    # Ten items of a tenth of a second each in one chunk of one worker: none of them is late.
+    def wait(x: int) -> int:
+        time.sleep(0.05)  # the work
+        return x
+
+    assert pmap(wait, range(10), backend="processes", workers=1, chunksize=10, timeout=0.4) == list(range(10))
+
+
+def test_where_a_timeout_cannot_be_kept_that_is_said() -> None:
+    with pytest.warns(UserWarning, match="timeout=1 is not enforced"):
+        assert pmap(abs, [-1], backend="serial", timeout=1) == [1]
+    with pytest.raises(UnsupportedOption, match="'processes'"):
+        pmap(abs, [-1], backend="dask", timeout=1)
+
+
+def test_a_stuck_thread_does_not_keep_the_program_from_exiting() -> None:
+    code = (
+        "import threading\n"
+        "from anymap import pmap\n"
+        "stick = lambda x: threading.Event().wait() if x == 1 else x\n"
+        "print(pmap(stick, range(3), backend='threads', workers=2, timeout=0.2, on_error='skip'))"
+    )
+    done = run_program(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 2]\n", "")
+
+
+# --- where maps are called ----------------------------------------------------------------------------------------------
+
+
+def run_program(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": HOME}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+def test_a_map_inside_a_map_is_right(backend: Backend) -> None:
+    def outer(x: int) -> list[int]:
+        return pmap(lambda y: x * y, range(4))
+
+    assert pmap(outer, range(4), backend=backend, workers=2) == [[x * y for y in range(4)] for x in range(4)]
+
+
+def test_a_map_inside_a_map_inside_a_map_is_right(backend: Backend) -> None:
+    def outer(x: int) -> list[list[int]]:
+        return pmap(lambda y: pmap(lambda z: x * y * z, range(3)), range(3))
+
+    expected = [[[x * y * z for z in range(3)] for y in range(3)] for x in range(3)]
+    assert pmap(outer, range(3), backend=backend, workers=2) == expected
+
+
+def test_a_map_inside_a_worker_is_serial_unless_it_is_told_otherwise(backend: Backend) -> None:
+    def outer(_: int) -> tuple[bool, bool]:
+        here = (os.getpid(), threading.get_ident())
+        return (
+            set(pmap(lambda _: (os.getpid(), threading.get_ident()), range(4))) == {here},
+            set(pmap(lambda _: (os.getpid(), threading.get_ident()), range(4), backend="threads")) != {here},
+        )
+
+    assert pmap(outer, range(2), backend=backend, workers=2) == [(True, True)] * 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("inner", ["serial", "threads", "processes", "joblib", "pathos"])
+def test_every_backend_works_inside_every_other_or_says_that_it_cannot(backend: Backend, inner: str) -> None:
+    def outer(x: int) -> list[int]:
+        return pmap(lambda y: x + y, range(3), backend=inner, workers=2)
+
+    [result] = pmap(outer, [10], backend=backend, workers=2, on_error="return")
+    if isinstance(result, Exception):
+        assert type(result) is UnsupportedOption, result
+        assert inner in str(result)
+        assert inner == "pathos"
+    else:
+        assert result == [10, 11, 12]
+
+
+def test_an_error_in_an_inner_map_names_both_items(backend: Backend) -> None:
+    def outer(x: int) -> list[float]:
+        return pmap(invert, [1, x])
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(outer, [5, 0], backend=backend, workers=2)
+    found = failure(caught.value)
+    assert found is not None
+    assert (found.index, found.item) == (1, 0)
+    assert notes(caught.value).count("item 1 (0)") == 2
+
+
+@pytest.mark.parametrize("name", ["serial", "threads", "processes", "joblib"])
+def test_a_hundred_maps_from_eight_threads_are_all_right(name: str) -> None:
+    def one(number: int) -> bool:
+        return pmap(lambda x: x * number, range(20), backend=name, workers=2) == [x * number for x in range(20)]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(one, range(100)))
+
+
+def test_a_few_maps_from_several_threads_are_all_right(backend: Backend) -> None:
+    def one(number: int) -> bool:
+        return pmap(lambda x: x * number, range(20), backend=backend, workers=2) == [x * number for x in range(20)]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(one, range(8)))
+
+
+def test_a_map_may_be_called_in_another_thread(backend: Backend) -> None:
+    results: list[int] = []
+    thread = threading.Thread(target=lambda: results.extend(pmap(abs, range(-5, 0), backend=backend, workers=2)))
+    thread.start()
+    thread.join(LONG)
+    assert results == [5, 4, 3, 2, 1]
+
+
+def test_a_map_may_be_called_inside_a_running_event_loop(backend: Backend) -> None:
+    async def main() -> list[int]:
+        await asyncio.sleep(0)
+        return pmap(abs, range(-5, 0), backend=backend, workers=2)
+
+    assert asyncio.run(main()) == [5, 4, 3, 2, 1]
+
+
+def test_a_map_may_be_called_by_to_thread(backend: Backend) -> None:
+    async def main() -> list[list[int]]:
+        maps = (asyncio.to_thread(pmap, abs, [-x], backend=backend, workers=2) for x in range(3))
+        return await asyncio.gather(*maps)
+
+    assert asyncio.run(main()) == [[0], [1], [2]]
+
+
+ALL = ["serial", "threads", "processes", "pathos", "joblib", "dask"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ALL])
+@pytest.mark.parametrize("used_before", [False, True])
+def test_at_exit_a_map_is_right_or_says_that_it_cannot(name: str, used_before: bool) -> None:
+    code = f"""
+import atexit
+from anymap import pmap
+def last():
+    try:
+        print(pmap(lambda x: x + 1, range(3), backend={name!r}, workers=2))
+    except Exception as exc:
+        print(type(exc).__name__, exc)
+atexit.register(last)
+if {used_before}:
+    pmap(abs, [1, 2, 3], backend={name!r}, workers=2)
+print("done")
+"""
+    done = run_program(code)
+    first, last = done.stdout.splitlines()
+    assert first == "done"
+    assert last == "[1, 2, 3]" or re.search("shut ?down|exit|finaliz|atexit", last), last
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ALL[:5]])
+def test_after_the_caller_has_forked_maps_are_right_on_both_sides(name: str) -> None:
+    code = f"""
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from anymap import pmap
+def ok():
+    return pmap(lambda x: x + 1, range(5), backend={name!r}, workers=2) == [1, 2, 3, 4, 5]
+assert ok()
+pid = os.fork()
+if not pid:
+    os._exit(0 if ok() else 3)
+assert ok()
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert ok()
+print("done")
+"""
+    done = run_program(code)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+# --- sizes and depths ---------------------------------------------------------------------------------------------------
+
+
+def test_endless_recursion_is_its_items_error(backend: Backend) -> None:
+    def deeper(x: int) -> int:
+        return deeper(x + 1)
+
+    results = pmap(lambda x: deeper(x) if x == 1 else x, range(4), backend=backend, workers=2, on_error="return")
+    assert isinstance(results[1], RecursionError)
+    assert results[:1] + results[2:] == [0, 2, 3]
+
+
+def test_results_too_deep_to_be_pickled_are_their_items_errors(backend: Backend) -> None:
+    needs_pickling(backend)
+
+    def nest(x: int) -> Any:
+        nested: list[Any] = []
+        for _ in range(100_000 if x == 1 else 1):
+            nested = [nested]
+        return nested
+
+    results = pmap(nest, range(3), backend=backend, workers=2, on_error="return")
+    assert results[0] == results[2] == [[]]
+    assert isinstance(results[1], NotPicklable | RecursionError)
+
+
+def test_out_of_memory_is_its_items_error(backend: Backend) -> None:
+    results = pmap(
+        lambda x: bytes(2**62) if x == 1 else x, range(4), backend=backend, workers=2, on_error="return"
+    )
+    assert isinstance(results[1], MemoryError | OverflowError)
+    assert results[:1] + results[2:] == [0, 2, 3]
+
+
+def test_a_sink_that_raises_does_not_end_the_map(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    def sink(event: Event) -> None:
+        if isinstance(event, Advanced | Finished):
+            raise RuntimeError("the sink is broken")
+
+    assert pmap(abs, range(5), backend=backend, workers=2, progress=sink) == list(range(5))
+    assert "the sink is broken" in caplog.text
