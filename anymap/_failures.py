@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ATTRIBUTE = "__anymap_failure__"
+_LONGEST_CHAIN = 50
+"""So many causes of an exception are rebuilt; the worker's traceback, a text, shows them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,14 @@ class WorkerTraceback(Exception):  # noqa: N818 - never raised: it only shows te
 
 def encode(exc: BaseException, dumps: Callable[[Any], bytes]) -> Encoded:
     """Turn ``exc`` into plain data. Proves here that what is sent can be rebuilt there."""
-    return _encode(exc, dumps, {id(exc)})
+    # Where it comes from a map inside this one, its item there is not what failed here, and may be large.
+    inner = exc.__dict__.pop(_ATTRIBUTE, None)
+    try:
+        encoded = _encode(exc, dumps, {id(exc)})
+    finally:
+        if inner is not None:
+            setattr(exc, _ATTRIBUTE, inner)
+    return encoded._replace(traceback="".join(traceback.format_exception(exc)))
 
 
 def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded:
@@ -72,7 +81,7 @@ def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -
     return Encoded(
         type_name=type_name(exc),
         message=safe_str(exc),
-        traceback="".join(traceback.format_exception(exc)),
+        traceback="".join(traceback.format_exception(exc, chain=False)),
         pickled=_provably(exc, dumps),
         cause=_encode_linked(exc.__cause__, dumps, seen),
         context=_encode_linked(exc.__context__, dumps, seen),
@@ -83,7 +92,7 @@ def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -
 
 
 def _encode_linked(exc: BaseException | None, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded | None:
-    if exc is None or id(exc) in seen:
+    if exc is None or id(exc) in seen or len(seen) > _LONGEST_CHAIN:
         return None
     seen.add(id(exc))
     return _encode(exc, dumps, seen)
@@ -110,15 +119,16 @@ class _Parts(NamedTuple):
     args: tuple[Any, ...]
     attributes: dict[str, Any]
 
+    def exception(self) -> Exception:
+        exc = self.kind.__new__(self.kind, *self.args)
+        exc.args = self.args
+        exc.__dict__.update(self.attributes)
+        return exc
+
 
 def _load(pickled: bytes) -> Any:
     loaded = pickle.loads(pickled)
-    if not isinstance(loaded, _Parts):
-        return loaded
-    exc = loaded.kind.__new__(loaded.kind, *loaded.args)
-    exc.args = loaded.args
-    exc.__dict__.update(loaded.attributes)
-    return exc
+    return loaded.exception() if isinstance(loaded, _Parts) else loaded
 
 
 def decode(encoded: Encoded) -> Exception:
@@ -151,6 +161,8 @@ def _rebuild(encoded: Encoded) -> Exception:
         except Exception:  # noqa: BLE001 - it could be loaded there; here something it needs is missing
             exc = None
         if isinstance(exc, Exception):
+            # Where tblib is installed it comes with its chain, which we rebuild ourselves.
+            exc.__cause__ = exc.__context__ = None
             return exc
     if encoded.members:
         return ExceptionGroup(encoded.message, [_decode(member) for member in encoded.members])
@@ -166,33 +178,57 @@ def as_exception(exc: BaseException) -> Exception:
     return stand_in
 
 
-def attach(exc: Exception, index: int, item: object, attempts: int, seconds: float, worker: str) -> Exception:
+class _Mark(NamedTuple):
+    """What an exception that has been through a map carries."""
+
+    failure: Failure
+    depth: int
+    """How many maps that map was inside of."""
+
+
+def attach(
+    exc: Exception, index: int, item: object, attempts: int, seconds: float, worker: str, depth: int = 0
+) -> Exception:
     """Put on ``exc`` the note that names its item, and what :func:`failure` returns.
 
     Of an exception that already belongs to another item a copy is made: a function may raise one object many times.
+    One that comes out of a map inside this one, which is at ``depth``, keeps its note of the item there.
     """
-    if failure(exc) is not None:
+    mark: _Mark | None = getattr(exc, _ATTRIBUTE, None)
+    if mark is not None and mark.depth <= depth:
         exc = _copy(exc)
     text = "".join(traceback.format_exception(exc))
-    setattr(exc, _ATTRIBUTE, Failure(index, item, exc, text, attempts, seconds, worker))
+    setattr(exc, _ATTRIBUTE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker), depth))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     exc.add_note(f"anymap: item {index} ({safe_repr(item)}) failed after {tries} in worker {worker}")
     return exc
 
 
 def _copy(exc: Exception) -> Exception:
-    try:
-        twin = copy.copy(exc)
-    except Exception:  # noqa: BLE001 - the user's own reducers and constructors run here
-        twin = RemoteError(type_name(exc), safe_str(exc), "".join(traceback.format_exception(exc)))
+    twin = _twin(exc)
     if type(twin) is type(exc):
-        # The copy shares what the original holds; its notes and its item must be its own.
-        notes = [note for note in getattr(exc, "__notes__", ()) if not note.startswith("anymap: item ")]
-        twin.__dict__.pop(_ATTRIBUTE, None)
-        twin.__notes__ = notes
+        # The copy shares what the original holds (its very dictionary, where tblib does the copying); its notes and its
+        # item must be its own.
+        twin.__dict__ = {name: value for name, value in exc.__dict__.items() if name != _ATTRIBUTE}
+        twin.__notes__ = [note for note in getattr(exc, "__notes__", ()) if not note.startswith("anymap: item ")]
     twin.__traceback__, twin.__cause__, twin.__context__ = exc.__traceback__, exc.__cause__, exc.__context__
     twin.__suppress_context__ = exc.__suppress_context__
     return twin
+
+
+def _twin(exc: Exception) -> Exception:
+    for make in (copy.copy, _put_together):
+        try:
+            twin = make(exc)
+        except Exception:  # noqa: BLE001, S112 - the user's own reducers and constructors run here
+            continue
+        if type(twin) is type(exc):
+            return twin
+    return RemoteError(type_name(exc), safe_str(exc), "".join(traceback.format_exception(exc)))
+
+
+def _put_together(exc: Exception) -> Exception:
+    return _Parts(type(exc), exc.args, exc.__dict__).exception()
 
 
 def failure(exc: BaseException) -> Failure | None:
@@ -203,7 +239,8 @@ def failure(exc: BaseException) -> Failure | None:
     >>> anymap.failure(error).index
     0
     """
-    return getattr(exc, _ATTRIBUTE, None)
+    mark: _Mark | None = getattr(exc, _ATTRIBUTE, None)
+    return None if mark is None else mark.failure
 
 
 def safe_repr(value: object) -> str:

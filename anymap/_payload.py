@@ -41,6 +41,8 @@ _OUT_OF_BAND = 64 * 1024
 """A buffer of fewer bytes is cheaper inside the pickle."""
 _SPILL = 64 * 1024
 """A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
+_DEEPEST_FAULT = 20
+"""What cannot be pickled because it is nested too deeply has its fault nowhere."""
 _ALIGNMENT = 64
 """Arrays that start on a cache line keep the speed of freshly allocated ones."""
 
@@ -327,16 +329,20 @@ def _map_file(spilled: SpilledParcel, *, keep: bool) -> Parcel:
 
 def describe_fault(value: object) -> str:
     """Say which part of ``value`` keeps it from being pickled, as a path from its top."""
-    path, culprit = _deepest_fault("", value, set())
+    path, culprit = _deepest_fault(value)
     where = f", at {path.lstrip('.')}" if path else ""
     return f"a {type(value).__qualname__} cannot be pickled because of a {type(culprit).__qualname__}{where}"
 
 
-def _deepest_fault(path: str, value: object, seen: set[int]) -> tuple[str, object]:
-    seen.add(id(value))
-    for name, part in _parts(value):
-        if id(part) not in seen and not _picklable(part):
-            return _deepest_fault(f"{path}{name}", part, seen)
+def _deepest_fault(value: object) -> tuple[str, object]:
+    path, seen = "", {id(value)}
+    while len(seen) < _DEEPEST_FAULT:
+        faulty = ((name, part) for name, part in _parts(value) if id(part) not in seen and not _picklable(part))
+        name, part = next(faulty, ("", None))
+        if not name:
+            break
+        path, value = path + name, part
+        seen.add(id(part))
     return path, value
 
 

@@ -135,7 +135,7 @@ def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exceptio
 def _pack_function(func: Any, classes: _payload.ClassTable) -> _payload.Parcel:
     parcel, refused = _payload.pack([func], classes)
     if refused:
-        message = f"the function cannot be sent to other processes: {refused[0]}"
+        message = f"the function {_name(func)!r} cannot be sent to other processes: {refused[0]}"
         raise NotPicklable(message) from refused[0].__cause__
     if parcel.nbytes() > _LARGE_FUNCTION:
         warnings.warn(_describe_large(func, parcel.nbytes()), stacklevel=_callers_level())
@@ -153,11 +153,14 @@ def _callers_level() -> int:
 def _describe_large(func: Any, nbytes: int) -> str:
     parts = sorted(((_size(part), where.lstrip(".")) for where, part in _payload.function_parts(func)), reverse=True)
     largest = ", ".join(f"{where} ({size / 2**20:.0f} MB)" for size, where in parts[:3] if size > 2**20)
-    name = getattr(func, "__qualname__", type(func).__qualname__)
     return (
-        f"the function {name!r} drags {nbytes / 2**20:.0f} MB along to every worker: {largest or 'many small things'}. "
+        f"the function {_name(func)!r} drags {nbytes / 2**20:.0f} MB along to every worker: {largest or 'many small things'}. "
         "Pass such data as an item, or let the function read it where it runs."
     )
+
+
+def _name(func: Any) -> str:
+    return str(getattr(func, "__qualname__", type(func).__qualname__))
 
 
 def _size(part: object) -> int:

@@ -134,7 +134,7 @@ class Run:
     def _attach(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> Exception:
         index = chunk.start + position
         attempts = max(self._ledger.attempts.pop(index, 1), 1)
-        return _failures.attach(exc, index, chunk.rows[position], attempts, seconds, worker)
+        return _failures.attach(exc, index, chunk.rows[position], attempts, seconds, worker, self._plan.depth)
 
     def _check(self, errors: dict[int, Exception]) -> None:
         """See whether these errors end the map."""

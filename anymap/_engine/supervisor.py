@@ -22,8 +22,9 @@ class Supervisor:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="anymap-supervisor", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, name="anymap-supervisor", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def wake(self) -> None:
         self._woken.set()

@@ -148,13 +148,13 @@ class Dask(Backend):
     async def _follow(self, flight: _Flight) -> None:
         """See a task to its end; runs in the client's event loop."""
         try:
-            answer = await self._fetch(flight.remote)
+            answer: Answer = pickle.loads(await self._fetch(flight.remote))
         except (asyncio.CancelledError, CancelledError, KilledWorker) as exc:
             flight.end(self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc or type(exc).__name__}"))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the map must hear of it
             flight.end(self._translate(exc))
         else:
-            flight.land(pickle.loads(answer))
+            flight.land(answer)
 
     async def _fetch(self, remote: DaskFuture) -> bytes:
         await remote.exception()
@@ -290,7 +290,8 @@ def _connect(address: str, security: Security | None, timeout: float) -> Client:
         hint = "a tls:// address needs security=, a distributed.Security" if address.startswith("tls:") else str(exc)
         raise BackendConnectionError(f"cannot connect to the dask scheduler at {address}: {hint}") from exc
     except (OSError, ValueError, ImportError) as exc:
-        raise BackendConnectionError(f"cannot connect to the dask scheduler at {address}: {exc}") from exc
+        reason = str(exc) or f"no answer within {timeout:g} s"
+        raise BackendConnectionError(f"cannot connect to the dask scheduler at {address}: {reason}") from exc
 
 
 def _probe(address: str, security: Security, timeout: float) -> None:
@@ -309,7 +310,7 @@ def _probe(address: str, security: Security, timeout: float) -> None:
             outcome.set_exception(exc)
 
     threading.Thread(target=probe, name="anymap-probe", daemon=True).start()
-    outcome.result(timeout + 1)
+    outcome.result(timeout + 0.2)
 
 
 def _read_address(scheduler_file: str, timeout: float) -> str:

@@ -15,9 +15,11 @@ import sys
 import threading
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from multiprocessing import resource_tracker as standard_tracker
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from joblib.externals.loky import reusable_executor
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.backend.utils import kill_process_tree
 from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError, TerminatedWorkerError
 from joblib.parallel import (
@@ -278,6 +280,9 @@ class _Loky(_Engine):
         return job
 
     def _send_starting_workers(self, task: Task, future: Future[Answer]) -> Any:
+        # Whoever starts these lets interrupts in again.
+        standard_tracker.ensure_running()
+        loky_tracker.ensure_running()
         with interrupts_held_back():
             return super()._send(task, future)
 
@@ -326,6 +331,15 @@ def _close_all_on_loky() -> None:
         engine._abort()
 
 
+def _forget_executor() -> None:
+    # In a forked child: loky's workers, and the threads that serve them, are the parent's. Who used them would wait.
+    reusable_executor._executor = None
+    reusable_executor._executor_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_executor)
+
+
 def _serves_others(executor: Any, jobs: list[Any]) -> bool:
     items = list(executor._pending_work_items.values())
     return any(item.future not in jobs for item in items)
@@ -372,6 +386,7 @@ class _Pool(_Engine):
         options = getattr(backend, "backend_kwargs", {})  # joblib has them since 1.5
         arguments = pooled.worker_arguments(options.get("initializer"), options.get("initargs", ()))
         backend.configure = functools.partial(type(backend).configure, backend, **arguments)
+        loky_tracker.ensure_running()  # whoever starts it lets interrupts in again
         with interrupts_held_back():
             self._parallel.__enter__()
         return self._backend._pool

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from anymap._worker import Answer
@@ -67,7 +67,7 @@ class Contract(Exam):
         with self.switchboard(holding=False) as switchboard, self.station(switchboard.function()) as station:
             futures = [station.submit(item) for item in range(40)]
             for item, future in enumerate(futures):
-                future.add_done_callback(lambda _, item=item: endings.update([item]))
+                future.add_done_callback(partial(_count, endings, item))
             got = [station.values(future) for future in futures]
             station.close(abandon=False)
             runs = Counter(switchboard.started())
@@ -77,14 +77,10 @@ class Contract(Exam):
         expect_equal(dict(endings), once, "how often each future called back")
 
     def test_tasks_are_taken_from_several_threads(self) -> None:
-        got: dict[int, list[int]] = {}
         with self.station(samples.square) as station:
-            threads = [threading.Thread(target=self._submit, args=(station, first, got), daemon=True) for first in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(self.left())
-        expect_equal(got, {item: [item**2] for item in range(40)}, "the results of tasks from four threads")
+            got = self.in_threads(partial(self._submit_ten, station, first) for first in range(0, 40, 10))
+        wanted = [[[item**2] for item in range(first, first + 10)] for first in range(0, 40, 10)]
+        expect_equal(got, wanted, "the results of tasks from four threads")
 
     def test_a_slow_task_holds_up_no_other(self) -> None:
         applies_if(self.capacity() > 1, ONE_AT_A_TIME)
@@ -112,7 +108,10 @@ class Contract(Exam):
     def test_copies_of_one_instance_do_not_share_what_they_opened(self) -> None:
         candidate = self.make_backend()
         expect(type(candidate.fresh()) is type(candidate), f"fresh() returned {candidate.fresh()!r}")
-        with self.station(samples.square) as first, self.station(samples.double) as second:
+        with (
+            self.station(samples.square, candidate=candidate) as first,
+            self.station(samples.double, candidate=candidate) as second,
+        ):
             expect_equal(first.values(first.submit(5)), [25], "the first copy's results")
             expect_equal(second.values(second.submit(5)), [10], "the second copy's results")
             first.close()
@@ -129,6 +128,9 @@ class Contract(Exam):
             with self.station(samples.square) as station:
                 station.close(abandon=abandon)
 
-    def _submit(self, station: Station, first: int, got: dict[int, list[int]]) -> None:
-        for item in range(first, 40, 4):
-            got[item] = station.values(station.submit(item))
+    def _submit_ten(self, station: Station, first: int) -> list[list[int]]:
+        return [station.values(station.submit(item)) for item in range(first, first + 10)]
+
+
+def _count(endings: Counter[int], item: int, _: object) -> None:
+    endings[item] += 1

@@ -11,30 +11,31 @@ import threading
 import time
 import traceback
 import unittest
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from anymap import _registry
 from anymap._api import pmap
 from anymap._errors import ConfigError
 from anymap.backends.base import Backend
+from anymap.testing import _samples as samples
 from anymap.testing._station import Station
 from anymap.testing._switchboard import Switchboard
 from anymap.testing._verdicts import Outcome, PromiseBroken, fail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from anymap.backends.base import Traits
 
+T = TypeVar("T")
 P = TypeVar("P", bound="type[Exam]")
 
+ONE_AT_A_TIME = "tasks run one after another"
+"""Why a promise does not apply."""
 _PREFIX = "test_"
 _GRACE = 1.0
 """Seconds for a test to say itself what it waits for in vain, before it is given up as a whole."""
-
-
-ONE_AT_A_TIME = "tasks run one after another"
 
 
 class Exam:
@@ -88,9 +89,11 @@ class Exam:
         return pmap(func, *iterables, **given)
 
     @contextlib.contextmanager
-    def station(self, func: Callable[[Any], Any], workers: int | None = 2) -> Iterator[Station]:
+    def station(
+        self, func: Callable[[Any], Any], workers: int | None = 2, *, candidate: Backend | None = None
+    ) -> Iterator[Station]:
         """Open the candidate by itself, with no engine above it, for tasks that call ``func``."""
-        station = Station(self.make_backend(), func, workers, self.left)
+        station = Station(candidate or self.make_backend(), func, workers, self.left)
         with contextlib.closing(station):
             yield station
 
@@ -99,6 +102,19 @@ class Exam:
         """Open a line on which running items say so and, if it is ``holding``, wait until they are let go."""
         with contextlib.closing(Switchboard(self.host, self.left, holding=holding)) as switchboard:
             yield switchboard
+
+    def in_threads(self, calls: Iterable[Callable[[], T]]) -> list[T]:
+        """Make these calls at the same time, each in a thread of its own; return what they return."""
+        started = [start(call) for call in calls]
+        wait([ended for _, ended in started], self.left())
+        if not all(ended.done() for _, ended in started):
+            fail("calls in several threads have not all returned in time")
+        return [ended.result() for _, ended in started]
+
+    def place(self) -> samples.Place:
+        """Return where an item runs."""
+        place: samples.Place = self.map(samples.where, [0])[0]
+        return place
 
     def left(self) -> float:
         """Return how many seconds there are left for this promise."""
@@ -150,24 +166,27 @@ def _in_words(exc: BaseException) -> str:
 
 def _run_within(seconds: float, call: Callable[[], None]) -> None:
     """Run ``call`` in a thread that may be left behind, so that a backend that hangs fails instead of hanging us."""
-    ended: Future[None] = Future()
+    thread, ended = start(call)
+    wait([ended], seconds)
+    if not ended.done():
+        fail(f"no end within {seconds:g} s; it is stuck here:\n{_stack(thread)}")
+    ended.result()
+
+
+def start(call: Callable[[], T]) -> tuple[threading.Thread, Future[T]]:
+    """Make a call in a daemon thread of its own."""
+    ended: Future[T] = Future()
     context = contextvars.copy_context()
 
     def work() -> None:
         try:
-            context.run(call)
-        except BaseException as exc:  # noqa: BLE001 - raised below
+            ended.set_result(context.run(call))
+        except BaseException as exc:  # noqa: BLE001 - raised where the result is asked for
             ended.set_exception(exc)
-        else:
-            ended.set_result(None)
 
     thread = threading.Thread(target=work, name="anymap-exam", daemon=True)
     thread.start()
-    try:
-        ended.exception(seconds)
-    except TimeoutError:
-        raise PromiseBroken(f"no end within {seconds:g} s; it is stuck here:\n{_stack(thread)}") from None
-    ended.result()
+    return thread, ended
 
 
 def _stack(thread: threading.Thread) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anymap.progress import Finished
 from anymap.testing import _samples as samples
 from anymap.testing._exam import Exam, promises
-from anymap.testing._verdicts import applies_if, expect, expect_equal
+from anymap.testing._verdicts import applies_if, expect, expect_equal, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,9 +102,11 @@ class Maps(Exam):
     def test_progress_counts_every_item_once(self) -> None:
         events: list[Event] = []
         self.map(samples.square, range(30), progress=events.append)
-        last = events[-1]
-        expect(isinstance(last, Finished) and last.complete, f"the last event is {last}")
-        expect_equal((last.done, last.failed, last.lost, last.total), (30, 0, 0, 30), "done, failed, lost, total")
+        match events[-1]:
+            case Finished(complete=True) as last:
+                expect_equal((last.done, last.failed, last.lost, last.total), (30, 0, 0, 30), "done, failed, lost, total")
+            case last:
+                fail(f"the last event is {last}")
 
     def test_two_maps_at_once_on_one_instance_do_not_disturb_each_other(self) -> None:
         candidate = self.make_backend()
@@ -119,17 +120,9 @@ class Maps(Exam):
 
     def test_maps_run_in_several_threads_at_once(self) -> None:
         candidate = self.make_backend()
-        got: dict[int, Any] = {}
-
-        def work(number: int) -> None:
-            got[number] = self.map(functools.partial(samples.pack, number), range(50), backend=candidate)
-
-        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(self.left())
-        wanted = {number: [(number, x) for x in range(50)] for number in range(4)}
+        functions = [partial(samples.pack, number) for number in range(4)]
+        got = self.in_threads(partial(self.map, function, range(50), backend=candidate) for function in functions)
+        wanted = [[(number, x) for x in range(50)] for number in range(4)]
         expect_equal(got, wanted, "four maps in four threads")
 
 

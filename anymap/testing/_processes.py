@@ -10,10 +10,10 @@ _ONE_FOR_ALL = b"resource_tracker"
 """Named on the command line of the process that multiprocessing and loky start once, and keep to the program's end."""
 
 
-def below() -> set[int] | None:
-    """Return the process ids of all living descendants; ``None`` where the system does not list them."""
+def below() -> set[int]:
+    """Return the process ids of all living descendants; none where the system does not list them as Linux does."""
     if not os.path.isdir("/proc/self"):
-        return None
+        return set()
     children: dict[int, list[int]] = defaultdict(list)
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):

@@ -78,6 +78,12 @@ class Switchboard:
         """Wait until these items are running; return the process ids they run in."""
         return [self._expect(item).pid for item in items]
 
+    def expect_number(self, count: int) -> None:
+        """Wait until so many items, whichever, have rung up."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.calls) >= count, self._left()):
+                fail(f"fewer than {count} items were started in time: {self.started()}")
+
     def let_go(self, *items: int) -> None:
         """Let these items go on, now or as soon as they ring up."""
         with self._changed:

@@ -26,7 +26,7 @@ class Declarations(Exam):
         expect_equal(result, item, "the result")
         if self.traits.shares_memory:
             expect(result is item, "shares_memory is declared, and a result is a copy of the item")
-            expect(self._place().pid == os.getpid(), "shares_memory is declared, and tasks run in another process")
+            expect(self.place().pid == os.getpid(), "shares_memory is declared, and tasks run in another process")
         else:
             expect(result is not item, "shares_memory is not declared, and a result is the item itself")
 
@@ -47,7 +47,7 @@ class Declarations(Exam):
                 expect_equal(station.values(future), [0], "the results")
 
     def test_workers_are_forks_if_and_only_if_declared(self) -> None:
-        place = self._place()
+        place = self.place()
         is_fork = place.pid != os.getpid() and place.origin == os.getpid()
         expect(is_fork == self.traits.forks, f"forks is {self.traits.forks}, and a worker is a fork: {is_fork}")
 
@@ -109,13 +109,9 @@ class Declarations(Exam):
         wanted = [ItemTimeout if x == 3 else x for x in range(8)]
         expect_equal([type(value) if isinstance(value, Exception) else value for value in got], wanted, "the results")
 
-    def _place(self) -> samples.Place:
-        place: samples.Place = self.map(samples.where, [0])[0]
-        return place
-
     def _applies_to_deaths(self) -> None:
         applies_if(self.traits.sees_death, "sees_death is not declared")
-        applies_if(self._place().pid != os.getpid(), "tasks run in the caller's process, which lives")
+        applies_if(self.place().pid != os.getpid(), "tasks run in the caller's process, which lives")
 
     def _expect_loss(self, lost: BaseException | None, pid: int | None) -> None:
         expect(lost is not None, "the worker of a task is dead, and the task has an answer")

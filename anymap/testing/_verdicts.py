@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Verdict = Literal["kept", "broken", "not applicable"]
 
 
-class PromiseBroken(AssertionError):
+class PromiseBroken(AssertionError):  # noqa: N818 - it says what became of a promise, not that the exam erred
     """The backend did not do what the contract says."""
 
 

@@ -21,14 +21,16 @@ __all__ = ["BackendSuite", "Outcome", "PromiseBroken", "Report", "examine"]
 
 
 class BackendSuite(Maps, Functions, Errors, Contract, Declarations, Leaving):
-    """Everything a backend promises, a test for each promise. Two lines sit the exam::
+    """Everything a backend promises, with a test for each promise.
+
+    Two lines sit the exam::
 
         class TestToy(BackendSuite):
             backend = "toy"
 
     What a backend does is held against the traits it declares: promises that do not apply to it are skipped. Nothing
-    here hangs, whatever the backend does: a promise that is not kept within ``patience`` seconds is broken. A backend
-    that cannot be made without a fixture's help is made in ``make_backend``, or set as ``self.backend`` by a fixture.
+    here hangs, whatever the backend does: a promise that is not kept within ``patience`` seconds is broken. Where a
+    fixture has to make the backend, it sets ``self.backend``.
     """
 
 

@@ -1,0 +1,239 @@
+"""The exam for backends: ours pass, and so does one of a package of its own; bad ones fail, on what is bad in them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import anymap
+from anymap.backends import Dask
+from anymap.testing import BackendSuite, PromiseBroken, examine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+
+IN_MEMORY = {
+    "a result that cannot be pickled is that items error",
+    "an item that cannot be pickled is that items error",
+}
+KILLS = {"kill ends a worker and its task is lost", "kill is not blamed on other tasks"}
+DEATHS = {"a task whose worker dies is lost", "a death costs the item that ran and no other"}
+STUCK = {"a task that was given up harms no other"}
+DEADLINES = {"an item that is stuck ends at its deadline"}
+AT_ONCE = {
+    "a keyboard interrupt in a worker is the items error",
+    "a slow task holds up no other",
+    "an error ends the map while other items run",
+    "as many tasks run at once as its capacity says",
+    "closing does not wait for a running task",
+    "items that were queued when the map was left never run",
+    "leaving does not wait for running items",
+}
+FILES = {"workers reach the files of this host unless remote is declared"}
+EXCUSED = {
+    "TestSerial": IN_MEMORY | KILLS | DEATHS | STUCK | DEADLINES | AT_ONCE,
+    "TestThreads": IN_MEMORY | KILLS | DEATHS,
+    "TestProcesses": STUCK,
+    "TestForks": STUCK,
+    "TestPathos": STUCK,
+    "TestJoblib": STUCK,
+    "TestDask": KILLS | DEADLINES | FILES,
+    "TestDaskOfItsOwn": KILLS | DEADLINES | FILES,
+}
+"""The promises that cannot apply to a backend. All others must."""
+
+
+@pytest.fixture(autouse=True, scope="class")
+def no_promise_is_excused_that_applies(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if request.cls is not None:
+        outcomes = request.cls.outcomes
+        excused = {outcome.promise for outcome in outcomes.values() if outcome.verdict == "not applicable"}
+        assert excused == EXCUSED[request.cls.__name__] & set(outcomes)
+
+
+@pytest.mark.serial
+class TestSerial(BackendSuite):
+    backend = "serial"
+
+
+@pytest.mark.threads
+class TestThreads(BackendSuite):
+    backend = "threads"
+
+
+@pytest.mark.processes
+class TestProcesses(BackendSuite):
+    backend = "processes"
+
+
+@pytest.mark.processes
+class TestForks(BackendSuite):
+    backend = anymap.backends.Processes(start_method="fork")
+
+
+@pytest.mark.pathos
+class TestPathos(BackendSuite):
+    backend = "pathos"
+
+
+@pytest.mark.joblib
+class TestJoblib(BackendSuite):
+    backend = "joblib"
+
+
+@pytest.mark.dask
+class TestDask(BackendSuite):
+    @pytest.fixture(autouse=True)
+    def backend_on_the_cluster(self, dask_cluster: str) -> None:
+        self.backend = Dask(scheduler_file=dask_cluster)
+
+
+@pytest.mark.full
+@pytest.mark.dask
+class TestDaskOfItsOwn(BackendSuite):
+    backend = "dask"
+
+
+# --- a package of a third party ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Install the package in ``plugin`` in a folder; return the environment of a Python that has it."""
+    folder = tmp_path_factory.mktemp("plugin")
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(folder), str(HERE / "plugin")], check=True, capture_output=True)
+    path = os.pathsep.join([str(folder), str(Path(anymap.__file__).parents[1])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.mark.full
+def test_a_backend_of_another_package_is_found_by_its_entry_point(plugged_in: dict[str, str], tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    # No guard: the workers of this backend do not run the caller's program either.
+    program.write_text("""
+from anymap import available_backends, pmap
+
+print([info.available for info in available_backends() if info.name == "toy"])
+print(pmap(lambda x: x + 1, range(5), backend="toy", workers=2))
+""")
+    ran = subprocess.run([sys.executable, str(program)], env=plugged_in, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("[True]\n[1, 2, 3, 4, 5]\n", "")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_a_backend_of_another_package_sits_the_exam_with_two_lines(plugged_in: dict[str, str], tmp_path: Path) -> None:
+    exam = tmp_path / "test_toy.py"
+    exam.write_text("""
+from anymap.testing import BackendSuite
+
+class TestToy(BackendSuite):
+    backend = "toy"
+""")
+    outcomes = run_pytest([str(exam)], tmp_path, plugged_in)["TestToy"]
+    assert {test for test, outcome in outcomes.items() if outcome == "failure"} == set()
+    assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(STUCK)
+    assert len(outcomes) == len(examine("serial").outcomes)
+
+
+# --- bad ones ---------------------------------------------------------------------------------------------------------
+
+ANSWERS = {
+    "each of many futures brings its own tasks answer",
+    "each task runs once and its future ends once",
+    "many small items come through",
+    "tasks are taken from several threads",
+    "the chunksize makes no difference",
+}
+EXAMINED_WHOLE = {
+    "Hangs": ANSWERS,
+    "LosesChunks": ANSWERS,
+    "DeliversTwice": {"each task runs once and its future ends once"},
+    "LiesAboutInline": {"tasks run in the callers thread if and only if declared"},
+}
+"""What each of these breaks, at least."""
+EXAMINED_IN_PART = {
+    "RunsTwice": {"each task runs once and its future ends once"},
+    "MixesUp": {"each of many futures brings its own tasks answer"},
+    "LiesAboutMemory": {"memory is shared if and only if declared"},
+    "HidesInline": {"tasks run in the callers thread if and only if declared"},
+    "LiesAboutKills": {"kill ends a worker and its task is lost"},
+    "LiesAboutForks": {"workers are forks if and only if declared"},
+    "LiesAboutCapacity": {"as many tasks run at once as its capacity says", "a slow task holds up no other"},
+    "Clings": {"closing does not wait for a running task", "leaving does not wait for running items"},
+    "LeavesThreads": {"nothing is left after shutdown", "maps do not pile up what they leave"},
+    "SharesItsState": {"copies of one instance do not share what they opened"},
+    "OneThreadOnly": {"tasks are taken from several threads"},
+}
+"""What each of these breaks; only that is examined, to save time."""
+
+
+@pytest.fixture(scope="module")
+def bad_results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    exam = str(HERE / "bad_backends.py")
+    whole = [f"{exam}::Test{name}" for name in ["Good", *EXAMINED_WHOLE]]
+    parts = [f"{exam}::Test{name}::{test}" for name, broken in EXAMINED_IN_PART.items() for test in as_tests(broken)]
+    path = {"PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+    return run_pytest([*whole, *parts], tmp_path_factory.mktemp("bad"), {**os.environ, **path})
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_a_good_backend_passes_beside_the_bad_ones(bad_results: dict[str, dict[str, str]]) -> None:
+    outcomes = bad_results["TestGood"]
+    assert {test for test, outcome in outcomes.items() if outcome != "passed"} == as_tests(IN_MEMORY | KILLS | DEATHS)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", EXAMINED_WHOLE | EXAMINED_IN_PART)
+def test_a_bad_backend_fails_on_what_is_bad_in_it(name: str, bad_results: dict[str, dict[str, str]]) -> None:
+    broken = as_tests((EXAMINED_WHOLE | EXAMINED_IN_PART)[name])
+    assert {test for test, outcome in bad_results[f"Test{name}"].items() if outcome == "failure"} >= broken
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_a_backend_fails_on_nothing_else(bad_results: dict[str, dict[str, str]]) -> None:
+    outcomes = bad_results["TestDeliversTwice"]
+    assert {test for test, outcome in outcomes.items() if outcome == "failure"} == as_tests(EXAMINED_WHOLE["DeliversTwice"])
+
+
+def as_tests(promises: set[str]) -> set[str]:
+    return {f"test_{promise.replace(' ', '_')}" for promise in promises}
+
+
+def run_pytest(what: list[str], folder: Path, environment: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Run tests with neither our configuration nor our fixtures; return by class and test what came of each."""
+    report = folder / "report.xml"
+    options = ["--noconftest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-W", "error"]
+    command = [sys.executable, "-m", "pytest", *options, "--import-mode=importlib", f"--junitxml={report}", *what]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert report.exists(), ran.stdout + ran.stderr
+    outcomes: dict[str, dict[str, str]] = defaultdict(dict)
+    for case in ET.parse(report).iter("testcase"):
+        outcome = next((element.tag for element in case if element.tag in {"failure", "error", "skipped"}), "passed")
+        outcomes[case.attrib["classname"].rpartition(".")[2]][case.attrib["name"]] = outcome
+    return outcomes
+
+
+# --- the exam itself --------------------------------------------------------------------------------------------------
+
+
+def test_a_report_counts_the_promises() -> None:
+    report = examine("serial")
+    assert report.broken == []
+    assert set(report.not_applicable) == EXCUSED["TestSerial"]
+    kept, excused = len(report.kept), len(report.not_applicable)
+    assert str(report).endswith(f"\n{kept + excused} promises: {kept} kept, 0 broken, {excused} not applicable")
