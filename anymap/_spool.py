@@ -1,23 +1,30 @@
 """Folders for what is too large for a pipe, and their removal, come what may.
 
-In memory where the system has a place for that (``/dev/shm``), else among the temporary files. The process's folder
-bears its id: one whose process is gone, killed before it could tidy up, is swept by the next process that needs one.
+In memory where the system has a place for that (``/dev/shm``), else among the temporary files. A process holds a lock on
+its folder: one whose process was killed before it could tidy up is swept by the next process that needs one.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import re
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from contextlib import suppress
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _lock = threading.Lock()
 _folders: dict[int, str] = {}
-_NAME = re.compile(r"anymap-(\d+)-(\d+)-\w+")
+_locks: dict[int, int] = {}
+_SETTLING = 5.0
+"""Seconds for which a new folder is not looked at: its owner may not have locked it yet."""
 
 
 def make_folder() -> str:
@@ -26,7 +33,7 @@ def make_folder() -> str:
     try:
         os.mkdir(folder)
     except FileNotFoundError:  # somebody tidied the temporary files
-        _folders.pop(os.getpid(), None)
+        remove_own()
         folder = os.path.join(_process_folder(), uuid.uuid4().hex)
         os.mkdir(folder)
     return folder
@@ -42,13 +49,29 @@ def _process_folder() -> str:
         if pid not in _folders:
             base = _base()
             _sweep(base)
-            _folders[pid] = tempfile.mkdtemp(prefix=f"anymap-{os.getuid() if hasattr(os, 'getuid') else 0}-{pid}-", dir=base)
+            _folders[pid] = tempfile.mkdtemp(prefix=f"anymap-{_user()}-{pid}-", dir=base)
+            _locks[pid] = _lock_folder(_folders[pid])
             atexit.register(_remove_own, pid)
         return _folders[pid]
 
 
+def _lock_folder(folder: str) -> int:
+    """Hold the folder for as long as this process lives, or one that it forks.
+
+    A process id would not tell: another container may share the folder, where ids mean other processes.
+    """
+    held = os.open(folder, os.O_RDONLY)
+    if fcntl is not None:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    return held
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
 def _base() -> str:
-    shm = "/dev/shm"
+    shm = "/dev/shm"  # noqa: S108 - what is made there has a name of its own, and is the user's alone
     return shm if os.path.isdir(shm) and os.access(shm, os.W_OK | os.X_OK) else tempfile.gettempdir()
 
 
@@ -56,18 +79,20 @@ def _sweep(base: str) -> None:
     """Remove what dead processes of this user left behind."""
     with suppress(OSError):
         for entry in os.scandir(base):
-            match = _NAME.fullmatch(entry.name)
-            if match and int(match[1]) == (os.getuid() if hasattr(os, "getuid") else 0) and not _alive(int(match[2])):
+            if entry.name.startswith(f"anymap-{_user()}-") and _is_deserted(entry.path):
                 remove_folder(entry.path)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _is_deserted(folder: str) -> bool:
+    if fcntl is None or time.time() - os.stat(folder).st_mtime < _SETTLING:
         return False
-    except OSError:
-        pass
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(held)
     return True
 
 
@@ -79,10 +104,13 @@ def _remove_own(pid: int) -> None:
 
 def remove_own() -> None:
     """Remove this process's folder; the next map makes a new one."""
+    pid = os.getpid()
     with _lock:
-        folder = _folders.pop(os.getpid(), None)
+        folder, held = _folders.pop(pid, None), _locks.pop(pid, None)
     if folder is not None:
         remove_folder(folder)
+    if held is not None:
+        os.close(held)
 
 
 def _after_fork() -> None:
