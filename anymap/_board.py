@@ -12,6 +12,7 @@ import os
 import struct
 import uuid
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 HEADER = SLOT = 64  # a cache line each, so that two workers never write to the same one
@@ -77,6 +78,11 @@ class Board:
     def close(self) -> None:
         if self.path is not None:
             os.unlink(self.path)
+            # Now, and not when garbage is next collected: it holds a file descriptor. Somebody may still read.
+            mapped, self.buffer = self.buffer, bytearray(SIZE)
+            if isinstance(mapped, mmap.mmap):
+                with suppress(BufferError):
+                    mapped.close()
 
 
 def attach(path: str) -> Buffer:

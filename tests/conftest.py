@@ -70,7 +70,10 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory, nothing_left_at_the_e
 def dask_program(arguments: list[str], folder: Path, of_the_session: set[int]) -> Iterator[None]:
     # The workers import the anymap that is tested, from wherever this process has it.
     environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
-    command = [sys.executable, "-m", "dask", *arguments]
+    # They end with this process, should it be killed or crash.
+    watch = f"from anymap import _watch; _watch.end_with({os.getpid()})"
+    run = "import runpy; runpy.run_module('dask', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", f"{watch}; {run}", *arguments]
     with (folder / f"{arguments[0]}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     of_the_session.add(process.pid)

@@ -173,13 +173,14 @@ def test_leaving_a_map_does_not_touch_what_others_run_on_the_executor(tmp_path: 
         return item
 
     events: list[Any] = []
-    other = pmap(where, iter(range(200)), backend="joblib", workers=2, lazy=True, chunksize=1, progress=events.append)
-    with other:
-        next(other)
-        with pmap(stick, [0, 1], backend="joblib", workers=2, lazy=True, chunksize=1) as stuck:
+    with ThreadPoolExecutor(1) as threads:
+        options = {"backend": "joblib", "workers": 2, "chunksize": 1}
+        with pmap(stick, [0, 1], lazy=True, **options) as stuck:
             next(stuck)
             until(started.exists)
-        assert len(list(other)) == 199
+            other = threads.submit(pmap, where, range(200), progress=events.append, **options)
+            until(lambda: any(event.done for event in events[1:]))
+        assert len(other.result()) == 200
     go_on.touch()
     assert events[-1].lost == 0
 

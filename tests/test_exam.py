@@ -14,7 +14,7 @@ import pytest
 
 import anymap
 from anymap.backends import Dask
-from anymap.testing import BackendSuite, PromiseBroken, examine
+from anymap.testing import BackendSuite, examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 IN_MEMORY = {
+    "a task that its worker cannot load ends its future",
     "a result that cannot be pickled is that items error",
     "an item that cannot be pickled is that items error",
 }
@@ -89,6 +90,14 @@ class TestPathos(BackendSuite):
 @pytest.mark.joblib
 class TestJoblib(BackendSuite):
     backend = "joblib"
+
+    def end_what_is_kept(self) -> None:
+        super().end_what_is_kept()
+        # The workers of loky are joblib's, which keeps them for the program's own calls.
+        from joblib.externals.loky import reusable_executor
+
+        if reusable_executor._executor is not None:
+            reusable_executor._executor.shutdown()
 
 
 @pytest.mark.dask

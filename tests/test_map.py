@@ -103,7 +103,7 @@ def test_unordered_is_a_permutation(backend: Backend, lazy: bool) -> None:
 
 def test_unordered_results_can_be_matched_with_their_items(backend: Backend) -> None:
     with pmap(double, range(300), backend=backend, workers=2, ordered=False, lazy=True) as results:
-        assert {index: value for index, value in results.indexed()} == {x: 2 * x for x in range(300)}
+        assert dict(results.indexed()) == {x: 2 * x for x in range(300)}
 
 
 def test_rows_of_an_array_come_and_go_as_arrays(backend: Backend) -> None:

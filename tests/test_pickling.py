@@ -126,7 +126,9 @@ def test_the_function_may_be_a_class(backend: Backend) -> None:
 
 
 def test_functions_may_be_items_and_results(backend: Backend) -> None:
-    results = pmap(lambda pair: (pair[0](pair[1]), lambda y: pair[1] + y), [(triple, 1), (lambda x: -x, 2)], backend=backend)
+    results = pmap(
+        lambda pair: (pair[0](pair[1]), lambda y: pair[1] + y), [(triple, 1), (lambda x: -x, 2)], backend=backend
+    )
     assert [value for value, _ in results] == [3, -2]
     assert [function(10) for _, function in results] == [11, 12]
 
@@ -134,7 +136,7 @@ def test_functions_may_be_items_and_results(backend: Backend) -> None:
 # --- classes that no worker could import: here local ones; those of __main__ are in test_scripts ------------------------
 
 
-def make_classes() -> dict[str, Any]:
+def make_classes() -> dict[str, Any]:  # noqa: C901 - a list of small classes
     class Base:
         count = 0
 
@@ -238,7 +240,7 @@ def test_results_are_instances_of_the_callers_own_class(backend: Backend, name: 
     assert type(result) is cls
     assert result.value == 2
     # It may have been made out there only.
-    [result] = pmap(lambda value: cls(value), [2], backend=backend)
+    [result] = pmap(cls, [2], backend=backend)
     assert type(result) is cls
 
 
@@ -260,22 +262,22 @@ def test_the_callers_classes_are_not_touched_by_what_comes_back() -> None:
     base = make_classes()["Base"]
     base.count = 100
     for name in ("processes", "pathos", "joblib"):
-        results = pmap(lambda value: base(value), range(10), backend=name, workers=2)
+        results = pmap(base, range(10), backend=name, workers=2)
         assert [type(result) for result in results] == [base] * 10
         assert base.count == 100
         assert results[0].count == 100
 
 
 def test_an_exception_class_that_no_worker_could_import_is_caught_as_itself(backend: Backend) -> None:
-    class Own(Exception):
+    class OwnError(Exception):
         def __init__(self, code: int, text: str) -> None:
             super().__init__(f"{code}: {text}")
             self.code = code
 
     def fail(x: int) -> None:
-        raise Own(x, "text")
+        raise OwnError(x, "text")
 
-    with pytest.raises(Own) as caught:
+    with pytest.raises(OwnError) as caught:
         pmap(fail, [7], backend=backend)
     assert caught.value.code == 7
     assert str(caught.value) == "7: text"
@@ -299,8 +301,7 @@ def test_arrays_go_and_come_whole_and_may_be_written_to(backend: Backend, size: 
         expected = np.arange(float(size)) + number + 1
         assert np.array_equal(whole, expected)
         assert np.array_equal(half, expected[::2])
-        whole += 1
-        half += 1
+        whole[0] = half[0] = 7
     # conftest sees to it that no file is left
 
 

@@ -142,6 +142,7 @@ class Pool:
             for worker in self._workers.values():
                 if worker.job is not None and worker.job.lease is lease:
                     worker.job.kill_at = time.monotonic() + _GRACE
+            self._look_at = 0.0
         self._wake()
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class Pool:
             self._end_all()
 
     def _step(self) -> None:
-        for key, _ in self._selector.select(_TICK if self._leases else _IDLE_TICK):
+        for key, _ in self._selector.select(_TICK if self._is_busy() else _IDLE_TICK):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
@@ -207,6 +208,10 @@ class Pool:
             self._look_after_workers()
             self._close_if_deserted()
         self._start_missing()
+
+    def _is_busy(self) -> bool:
+        with self._lock:
+            return bool(self._leases) or any(worker.job is not None for worker in self._workers.values())
 
     def _close_if_deserted(self) -> None:
         with self._lock:

@@ -49,9 +49,14 @@ class PoolKeeper:
         self._lost = lost
         self._lock = threading.RLock()
         self._pool: _Pool | None = None
+        self._over = False
+        self._owner = os.getpid()
+        atexit.register(self._end_at_exit)
 
     def start(self) -> _Pool:
         with self._lock:
+            if self._over:
+                raise RuntimeError("the map is over")
             if self._pool is None:
                 self._pool = _Pool(self._make())
             return self._pool
@@ -83,8 +88,8 @@ class PoolKeeper:
             pool.kill(pid)
 
     def close(self, *, abandon: bool) -> None:
-        with self._lock:
-            pool, self._pool = self._pool, None
+        atexit.unregister(self._end_at_exit)
+        pool = self._take()
         if pool is None:
             return
         if abandon:
@@ -93,19 +98,30 @@ class PoolKeeper:
         else:
             pool.close()
 
+    def _take(self) -> _Pool | None:
+        with self._lock:
+            self._over = True
+            pool, self._pool = self._pool, None
+        return pool
+
+    def _end_at_exit(self) -> None:
+        # Not in a fork of the owner. The futures stay as they are: who waits for one has nothing more to say now.
+        if os.getpid() == self._owner and (pool := self._take()) is not None:
+            pool.end()
+
 
 class _Pool:
     """One pool with its workers and the futures of its tasks."""
 
     def __init__(self, pool: Any) -> None:
         self.pool = pool
-        self._owner = os.getpid()
+        self._end_lock = threading.Lock()
+        self._ended = False
         # Our own references: the pool forgets a dead worker before anybody can ask for its exit code.
         self._workers = list(pool._pool)
         self._futures: set[Future[Answer]] = set()
         # What the pool itself would do at exit, or when it is collected, may wait for ever.
         pool._terminate.cancel()
-        atexit.register(self.end)
 
     def enter(self, future: Future[Answer]) -> None:
         self._futures.add(future)
@@ -134,14 +150,16 @@ class _Pool:
         if any(member.is_alive() for member in members):
             self.end()
         else:
-            atexit.unregister(self.end)
             self._release()
 
     def end(self) -> None:
         """Kill the workers and stop the pool's threads, in whatever state they are."""
-        atexit.unregister(self.end)
-        if os.getpid() != self._owner:  # a fork of the owner, on its way out
-            return
+        with self._end_lock:
+            if not self._ended:
+                self._end()
+                self._ended = True
+
+    def _end(self) -> None:
         pool = self.pool
         pool._state = TERMINATE
         for thread in (pool._worker_handler, pool._task_handler, pool._result_handler):
@@ -232,9 +250,17 @@ def start_worker(
     ignore_interrupts()
     settle_in(parent)
     if at_once:
-        _watch._ask_the_kernel()
+        _end_at_once_with(parent)
     if initializer is not None:
         initializer(*initargs)
+
+
+def _end_at_once_with(parent: int) -> None:
+    is_child = os.getppid() == parent  # and not one of a fork server
+    _watch._ask_the_kernel()
+    # It says nothing of a parent that was gone by then.
+    if (is_child and os.getppid() != parent) or not _watch._exists(parent):
+        os._exit(1)
 
 
 def describe(dead: Mapping[int, int | None]) -> str:

@@ -66,7 +66,11 @@ class _Fork:
 
     def _wait(self, options: int) -> int | None:
         if self._exitcode is None:
-            pid, status = os.waitpid(self.pid, options)
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                # The program has its children reaped, by a handler or by ignoring SIGCHLD: how it ended nobody knows.
+                pid, status = self.pid, 0
             if pid:
                 self._exitcode = os.waitstatus_to_exitcode(status)
         return self._exitcode

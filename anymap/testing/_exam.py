@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from anymap import _registry
 from anymap._api import pmap
 from anymap._errors import ConfigError
+from anymap._local.warm import shutdown
 from anymap.backends.base import Backend
 from anymap.testing import _samples as samples
 from anymap.testing._station import Station
@@ -65,6 +66,10 @@ class Exam:
         if isinstance(candidate, Backend):
             return candidate
         return (_registry.find(candidate) if isinstance(candidate, str) else candidate)()
+
+    def end_what_is_kept(self) -> None:
+        """End what is kept between maps. Extend it if the engine keeps workers that the program's other code uses too."""
+        shutdown()
 
     # --- what the examinations use --------------------------------------------------------------------------------
 

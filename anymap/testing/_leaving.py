@@ -7,7 +7,6 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import anymap
 from anymap.testing import _processes
 from anymap.testing import _samples as samples
 from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises, start
@@ -154,7 +153,7 @@ class Leaving(Exam):
         self.map(samples.square, range(10))
         with self.map(samples.square, itertools.count(), lazy=True) as results:
             next(results)
-        anymap.shutdown()
+        self.end_what_is_kept()
 
     def _count(self) -> int:
         return len(_processes.below()) + threading.active_count()
