@@ -69,7 +69,7 @@ class Answer(NamedTuple):
     """How long the slowest row took, in seconds."""
     worker: str
     broken: Any = None
-    """Why nothing could be run at all: the function could not be loaded there."""
+    """Why there is no answer: as a rule, because the function could not be loaded there."""
 
 
 class Task:
@@ -150,11 +150,11 @@ def _run(task: Task) -> Answer:
     try:
         context = _context(task)
         rows = _payload.unpack(task.rows)
-    except BaseException as exc:  # noqa: BLE001 - the user's modules run their code when they are imported
+        with _inside(spec):
+            return _answer_in_bytes(task, context, rows)
+    except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _failures.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), broken)
-    with _inside(spec):
-        return _answer_in_bytes(task, context, rows)
 
 
 def _answer_in_memory(task: Task) -> Answer:

@@ -162,6 +162,7 @@ class TestGood(Quick):
 
 class TestHangs(Quick):
     backend = Hangs
+    patience = 1.0
 
 
 class TestLosesChunks(Quick):

@@ -160,7 +160,7 @@ class Flights:
 
     def _enter_answer(self, chunk: Chunk, slot: int, under_way: float, answer: Answer) -> None:
         if answer.broken is not None:
-            self.fail(self._not_loaded(answer))
+            self.fail(self._not_run(answer))
             return
         with self._lock:
             if not self._come_down(chunk, slot):
@@ -173,10 +173,10 @@ class Flights:
             if answer.done:
                 self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
 
-    def _not_loaded(self, answer: Answer) -> Exception:
+    def _not_run(self, answer: Answer) -> Exception:
         assert self.carrier is not None  # noqa: S101
         exc = self.carrier.error(answer.broken)
-        exc.add_note(f"anymap: the function could not be loaded in worker {answer.worker}")
+        exc.add_note(f"anymap: worker {answer.worker} could not run what it was sent")
         return exc
 
     def _enter_refusal(self, chunk: Chunk, slot: int, refused: Refused) -> None:

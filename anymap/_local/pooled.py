@@ -141,16 +141,22 @@ class _Pool:
 
     def close(self) -> None:
         """Let the workers, who have nothing left to do, end by themselves."""
-        pool, deadline = self.pool, time.monotonic() + _LIMIT
-        members = [pool._worker_handler, pool._task_handler, pool._result_handler, *self._workers]
-        if not self.dead():
-            pool.close()
-            for member in members:
-                member.join(max(deadline - time.monotonic(), 0.0))
-        if any(member.is_alive() for member in members):
+        if self.dead() or not self._ends_by_itself():
             self.end()
         else:
             self._release()
+
+    def _ends_by_itself(self) -> bool:
+        pool, deadline = self.pool, time.monotonic() + _LIMIT
+        pool.close()
+        members = [pool._worker_handler, pool._task_handler, pool._result_handler]
+        for thread in members:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        # Now that it puts no more of them in the place of dead ones.
+        members += [*self._workers, *pool._pool]
+        for member in members:
+            member.join(max(deadline - time.monotonic(), 0.0))
+        return not any(member.is_alive() for member in members)
 
     def end(self) -> None:
         """Kill the workers and stop the pool's threads, in whatever state they are."""

@@ -53,6 +53,7 @@ class Exam:
     outcomes: ClassVar[dict[str, Outcome]]
     """What came of each promise so far."""
     _known_traits: ClassVar[Traits | None]
+    _switchboards: list[Switchboard]
     _deadline: float = 0.0
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -105,7 +106,9 @@ class Exam:
     @contextlib.contextmanager
     def switchboard(self, *, holding: bool = True) -> Iterator[Switchboard]:
         """Open a line on which running items say so and, if it is ``holding``, wait until they are let go."""
-        with contextlib.closing(Switchboard(self.host, self.left, holding=holding)) as switchboard:
+        switchboard = Switchboard(self.host, self.left, holding=holding)
+        self._switchboards.append(switchboard)
+        with contextlib.closing(switchboard):
             yield switchboard
 
     def in_threads(self, calls: Iterable[Callable[[], T]]) -> list[T]:
@@ -135,8 +138,21 @@ class Exam:
     def _examine(self, test: Callable[[], None]) -> None:
         if os.environ.get("ANYMAP_FORCE_BACKEND"):
             raise ConfigError("ANYMAP_FORCE_BACKEND is set: no other backend than that one can be examined")
+        self._switchboards = []
         self._deadline = time.monotonic() + self.patience
-        _run_within(self.patience + _GRACE, test)
+        thread, ended = start(test)
+        wait([ended], self.patience + _GRACE)
+        if not ended.done():
+            where = _stack(thread)
+            self._give_up(ended)
+            fail(f"no end within {self.patience:g} s; it was stuck here:\n{where}")
+        ended.result()
+
+    def _give_up(self, ended: Future[None]) -> None:
+        """Leave behind as little as can be: a stuck thread might keep the program from exiting, or keep it busy."""
+        for switchboard in self._switchboards:
+            switchboard.let_all_go()
+        wait([ended], _GRACE)
 
 
 def promises(part: P) -> P:
@@ -169,17 +185,8 @@ def _in_words(exc: BaseException) -> str:
     return str(exc) if isinstance(exc, PromiseBroken) else "".join(traceback.format_exception_only(exc)).strip()
 
 
-def _run_within(seconds: float, call: Callable[[], None]) -> None:
-    """Run ``call`` in a thread that may be left behind, so that a backend that hangs fails instead of hanging us."""
-    thread, ended = start(call)
-    wait([ended], seconds)
-    if not ended.done():
-        fail(f"no end within {seconds:g} s; it is stuck here:\n{_stack(thread)}")
-    ended.result()
-
-
 def start(call: Callable[[], T]) -> tuple[threading.Thread, Future[T]]:
-    """Make a call in a daemon thread of its own."""
+    """Make a call in a thread that may be left behind, so that a backend that hangs does not hang us."""
     ended: Future[T] = Future()
     context = contextvars.copy_context()
 

@@ -16,8 +16,8 @@ from anymap.testing._verdicts import PromiseBroken, fail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LONGEST = 600.0
-"""Seconds after which an item that nobody answers goes on by itself: no worker of somebody else's stays stuck."""
+_LONGEST = 120.0
+"""Seconds after which an item fails that nobody lets go: no worker of somebody else's stays stuck for ever."""
 
 
 class Call(NamedTuple):

@@ -63,6 +63,9 @@ def brief(value: object) -> str:
 
 
 def _difference(got: Any, wanted: Any) -> str:
+    if isinstance(got, dict) and isinstance(wanted, dict):
+        different = {key: got.get(key) for key in wanted if got.get(key) != wanted[key]}
+        return f"; different is {brief(different)}"
     if not isinstance(got, list) or not isinstance(wanted, list):
         return ""
     if len(got) != len(wanted):
