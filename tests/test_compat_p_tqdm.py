@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import re
+import subprocess
 import sys
 import threading
 
@@ -124,15 +125,35 @@ def test_iterators_are_generators_that_can_be_closed(name):
     assert list(results) == []
 
 
-@pytest.mark.parametrize("name", ["p_imap", "t_imap"])
-def test_results_before_an_error_arrive_as_with_p_tqdm(theirs, name):
-    def collected(library):
-        got = []
-        with pytest.raises(ValueError, match="two"):
-            got.extend(getattr(library, name)(fail_on_two, range(6), disable=True))
-        return got
+def printed_by_both(program):
+    """Return what a program prints that uses a ``library``, with ours and with the real one.
 
-    assert collected(ours) == collected(theirs) == [0, 1]
+    In processes of their own: CPython before 3.12.3 may crash on an exception that dill has loaded where tblib, which
+    dask brings, makes it keep its frames (github.com/python/cpython/issues/111049).
+    """
+    pytest.importorskip("p_tqdm")
+    ignored = ["-W", "ignore:This process:DeprecationWarning"]
+    for name in ("anymap.compat.p_tqdm", "p_tqdm"):
+        code = f"import {name} as library\n{program}"
+        ran = subprocess.run([sys.executable, *ignored, "-c", code], capture_output=True, text=True, check=True)
+        yield ran.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["p_imap", "t_imap"])
+def test_results_before_an_error_arrive_as_with_p_tqdm(name):
+    program = f"""
+def fail_on_two(x):
+    if x == 2:
+        raise ValueError("two")
+    return x
+
+got = []
+try:
+    got.extend(library.{name}(fail_on_two, range(6), disable=True))
+except ValueError as exc:
+    print(got, exc)
+"""
+    assert list(printed_by_both(program)) == ["[0, 1] two"] * 2
 
 
 @pytest.mark.parametrize("name", LISTS + ITERATORS)
@@ -173,11 +194,9 @@ def test_a_worker_sees_what_was_set_in_a_module_on_forks_only(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name", LISTS + ITERATORS)
-def test_exceptions_that_a_function_returns_are_results(theirs, name):
-    def shown(library):
-        return as_list(name, map(repr, getattr(library, name)(ValueError, ["a", "b"], disable=True)))
-
-    assert shown(ours) == shown(theirs) == ["ValueError('a')", "ValueError('b')"]
+def test_exceptions_that_a_function_returns_are_results(name):
+    program = f"print(sorted(map(repr, library.{name}(ValueError, ['a', 'b'], disable=True))))"
+    assert list(printed_by_both(program)) == [str(["ValueError('a')", "ValueError('b')"])] * 2
 
 
 @pytest.mark.parametrize("name", PARALLEL)

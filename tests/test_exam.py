@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest
 
 import anymap
 from anymap.backends import Dask
-from anymap.testing import BackendSuite, examine
+from anymap.testing import BackendSuite, PromiseBroken, examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from anymap.backends import Backend
 
 HERE = Path(__file__).parent
 
@@ -215,8 +218,8 @@ def test_a_bad_backend_fails_on_what_is_bad_in_it(name: str, bad_results: dict[s
 @pytest.mark.full
 @pytest.mark.timeout(400)
 def test_a_backend_fails_on_nothing_else(bad_results: dict[str, dict[str, str]]) -> None:
-    outcomes = bad_results["TestDeliversTwice"]
-    assert {test for test, outcome in outcomes.items() if outcome == "failure"} == as_tests(EXAMINED_WHOLE["DeliversTwice"])
+    failed = {test for test, outcome in bad_results["TestDeliversTwice"].items() if outcome == "failure"}
+    assert failed == as_tests(EXAMINED_WHOLE["DeliversTwice"])
 
 
 def as_tests(promises: set[str]) -> set[str]:
@@ -246,3 +249,49 @@ def test_a_report_counts_the_promises() -> None:
     assert set(report.not_applicable) == EXCUSED["TestSerial"]
     kept, excused = len(report.kept), len(report.not_applicable)
     assert str(report).endswith(f"\n{kept + excused} promises: {kept} kept, 0 broken, {excused} not applicable")
+
+
+@pytest.mark.serial
+def test_it_is_told_how_to_make_the_backend_in_any_of_three_ways() -> None:
+    for way in ("serial", anymap.backends.Serial, anymap.backends.Serial()):
+        made = sitting(way).make_backend()
+        assert type(made) is anymap.backends.Serial
+
+
+def test_a_backend_that_hangs_is_told_where() -> None:
+    class Stuck(anymap.backends.Serial):
+        def open(self, workers: int | None) -> None:
+            released.wait()
+
+    released = threading.Event()
+    with pytest.raises(PromiseBroken, match=r"released\.wait\(\)"):
+        sitting(Stuck, patience=0.01).test_one_item_is_enough()
+    released.set()
+
+
+def test_what_a_backend_raises_is_in_its_report() -> None:
+    class Broken(anymap.backends.Serial):
+        def open(self, workers: int | None) -> None:
+            raise OSError("no engine here")
+
+    exam = sitting(Broken)
+    with pytest.raises(OSError, match="no engine here"):
+        exam.test_one_item_is_enough()
+    assert list(exam.outcomes.values()) == [("one item is enough", "broken", "OSError: no engine here")]
+
+
+def test_no_other_backend_is_examined_in_its_stead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYMAP_FORCE_BACKEND", "serial")
+    with pytest.raises(anymap.ConfigError, match="ANYMAP_FORCE_BACKEND"):
+        sitting("threads").test_one_item_is_enough()
+
+
+def test_the_page_shows_the_package() -> None:
+    source = (HERE / "plugin/anymap_toy.py").read_text().partition("import annotations\n\n")[2]
+    pages = HERE.parent / "docs/howto/write-a-backend.md"
+    assert f"```python\n{source}```\n" in pages.read_text()
+
+
+def sitting(candidate: str | Backend | type[Backend], **options: float) -> BackendSuite:
+    exam: type[BackendSuite] = type("Sitting", (BackendSuite,), {"backend": candidate, **options})
+    return exam()

@@ -61,7 +61,8 @@ class Contract(Exam):
             answer = station.answer(station.submit(1, 2, 3))
             expect(type(answer) is Answer, f"the future brought {answer!r}")
             expect(answer.broken is None, f"the task could not run: {answer.broken!r}")
-            expect_equal((answer.done, [place for place, _, _ in answer.failures]), (3, [1]), "items done, places of failures")
+            failed = [position for position, _, _ in answer.failures]
+            expect_equal((answer.done, failed), (3, [1]), "items done, positions of failures")
 
     def test_each_of_many_futures_brings_its_own_tasks_answer(self) -> None:
         with self.station(samples.square) as station:

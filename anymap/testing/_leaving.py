@@ -107,7 +107,8 @@ class Leaving(Exam):
         before = self._count()
         for _ in range(10):
             self.map(samples.square, range(10))
-        self.eventually(lambda: self._count() <= before, lambda: f"{before} processes and threads became {self._count()}")
+        count = self._count
+        self.eventually(lambda: count() <= before, lambda: f"{before} processes and threads became {count()}")
 
     def _expect_laziness(self, *, ordered: bool) -> None:
         pulled = 0
@@ -122,7 +123,7 @@ class Leaving(Exam):
             for result in itertools.islice(results, _TAKEN):
                 got.append(result)
                 ahead = pulled - len(got)
-                expect(ahead <= _WINDOW, f"{ahead} items were pulled beyond the {len(got)} taken, in a window of {_WINDOW}")
+                expect(ahead <= _WINDOW, f"{ahead} items were pulled beyond those taken, in a window of {_WINDOW}")
         if ordered:
             expect_equal(got, list(range(_TAKEN)), f"the first {_TAKEN} results")
         expect(len(set(got)) == _TAKEN, f"there are {len(set(got))} different ones among {_TAKEN} results")

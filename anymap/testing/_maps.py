@@ -105,7 +105,8 @@ class Maps(Exam):
         self.map(samples.square, range(30), progress=events.append)
         match events[-1]:
             case Finished(complete=True) as last:
-                expect_equal((last.done, last.failed, last.lost, last.total), (30, 0, 0, 30), "done, failed, lost, total")
+                counts = last.done, last.failed, last.lost, last.total
+                expect_equal(counts, (30, 0, 0, 30), "done, failed, lost, total")
             case last:
                 fail(f"the last event is {last}")
 

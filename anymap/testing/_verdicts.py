@@ -24,6 +24,9 @@ class Outcome(NamedTuple):
     detail: str
     """How it was broken, or why it does not apply to this backend; empty if it was kept."""
 
+    def __str__(self) -> str:
+        return f"{self.verdict:14}  {self.promise}{': ' if self.detail else ''}{self.detail}"
+
 
 def applies_if(condition: object, otherwise: str) -> None:
     """End the test where the promise is none of this backend's. pytest, too, takes it for skipped."""

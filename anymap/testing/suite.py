@@ -56,7 +56,7 @@ class Report:
         return self._of("not applicable")
 
     def __str__(self) -> str:
-        lines = [f"{verdict:14}  {promise}{f': {detail}' if detail else ''}" for promise, verdict, detail in self.outcomes]
+        lines = [str(outcome) for outcome in self.outcomes]
         counts = f"{len(self.kept)} kept, {len(self.broken)} broken, {len(self.not_applicable)} not applicable"
         return "\n".join([*lines, f"{len(self.outcomes)} promises: {counts}"])
 
