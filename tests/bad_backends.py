@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from anymap.backends import Backend, Task, Traits
+from anymap.backends import Backend, Processes, Task, Traits
 from anymap.testing import BackendSuite
 
 if TYPE_CHECKING:
@@ -110,6 +110,19 @@ class LiesAboutKills(Good):
         pass
 
 
+class KillsNothing(Processes):
+    def kill(self, pid: int) -> None:
+        pass
+
+
+class HidesDeaths(Processes):
+    def submit(self, task: Task) -> Future[Any]:
+        outer: Future[Any] = Future()
+        inner = super().submit(task)
+        inner.add_done_callback(lambda done: None if done.exception() else outer.set_result(done.result()))
+        return outer
+
+
 class LiesAboutForks(Good):
     traits = Traits(shares_memory=True, forks=True)
 
@@ -195,6 +208,14 @@ class TestHidesInline(Quick):
 
 class TestLiesAboutKills(Quick):
     backend = LiesAboutKills
+
+
+class TestKillsNothing(Quick):
+    backend = KillsNothing
+
+
+class TestHidesDeaths(Quick):
+    backend = HidesDeaths
 
 
 class TestLiesAboutForks(Quick):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import subprocess
 import sys
@@ -371,18 +370,27 @@ def test_a_dask_client_that_is_closed_ends_the_map(dask_cluster: str) -> None:
 # --- what is left -------------------------------------------------------------------------------------------------
 
 PROGRAM = """
-import joblib, time
+import joblib, os, time
 from anymap import pmap
 
 def stick(item):
     time.sleep(item)
 
+def die(item):
+    item or os._exit(1)
+
+def look(what):
+    print(engine, what, os.listdir(os.environ["JOBLIB_TEMP_FOLDER"]))
+
 for engine in ("loky", "multiprocessing"):
     with joblib.parallel_config(engine, n_jobs=2):
         pmap(abs, range(100), backend="joblib")
+        look("done")
         with pmap(stick, [0, 600, 600, 600, 600, 600, 600, 600], backend="joblib", lazy=True, chunksize=1) as results:
             next(results)
-        pmap(abs, range(100), backend="joblib")
+        look("left")
+        pmap(die, range(-20, 20), backend="joblib", chunksize=1, on_error="skip")
+        look("lost")
 """
 
 
@@ -390,9 +398,13 @@ def test_no_folders_of_joblib_and_no_warnings_of_its_resource_tracker_are_left(t
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     path = str(Path(anymap.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": path, "JOBLIB_TEMP_FOLDER": str(tmp_path)}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": path, "JOBLIB_TEMP_FOLDER": str(folder)}
     ran = subprocess.run(
         [sys.executable, program], env=environment, capture_output=True, text=True, timeout=LONG, check=True
     )
     assert not ran.stderr
-    assert not glob.glob(f"{tmp_path}/joblib*")
+    ends = [f"{engine} {end} []" for engine in ("loky", "multiprocessing") for end in ("done", "left", "lost")]
+    assert ran.stdout.splitlines() == ends
+    assert not list(folder.iterdir())

@@ -181,6 +181,8 @@ EXAMINED_IN_PART = {
     "LiesAboutMemory": {"memory is shared if and only if declared"},
     "HidesInline": {"tasks run in the callers thread if and only if declared"},
     "LiesAboutKills": {"kill ends a worker and its task is lost"},
+    "KillsNothing": {"kill ends a worker and its task is lost", "an item that is stuck ends at its deadline"},
+    "HidesDeaths": {"a task whose worker dies is lost", "a death costs the item that ran and no other"},
     "LiesAboutForks": {"workers are forks if and only if declared"},
     "LiesAboutCapacity": {"as many tasks run at once as its capacity says", "a slow task holds up no other"},
     "Clings": {"closing does not wait for a running task", "leaving does not wait for running items"},

@@ -326,9 +326,14 @@ LOKY = pytest.param("loky", marks=pytest.mark.joblib)
 
 
 @contextmanager
-def program(kind: str, what: str) -> Iterator[subprocess.Popen[str]]:
+def program(kind: str, what: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the program until it is up, in a process group of its own, with all its children marked."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1]), "MARK": f"{os.getpid()} {kind}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(anymap.__file__).parents[1]),
+        "JOBLIB_TEMP_FOLDER": str(folder),
+        "MARK": f"{os.getpid()} {kind}",
+    }
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, kind, what],
         env=environment,
@@ -362,8 +367,8 @@ def marked(kind: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("kind", [*PROGRAMS, LOKY])
 @pytest.mark.parametrize("what", ["busy", "idle"])
-def test_no_worker_outlives_a_killed_caller(kind: str, what: str) -> None:
-    with program(kind, what) as process:
+def test_no_worker_outlives_a_killed_caller(kind: str, what: str, tmp_path: Path) -> None:
+    with program(kind, what, tmp_path) as process:
         assert len(marked(kind)) > 2
         process.kill()
         process.wait()
@@ -372,8 +377,8 @@ def test_no_worker_outlives_a_killed_caller(kind: str, what: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_no_worker_outlives_a_killed_caller_with_the_interpreter_lock_in_its_hands(kind: str) -> None:
-    with program(kind, "interpreter lock") as process:
+def test_no_worker_outlives_a_killed_caller_with_the_interpreter_lock_in_its_hands(kind: str, tmp_path: Path) -> None:
+    with program(kind, "interpreter lock", tmp_path) as process:
         process.kill()
         process.wait()
         until(lambda: not marked(kind))
@@ -381,8 +386,8 @@ def test_no_worker_outlives_a_killed_caller_with_the_interpreter_lock_in_its_han
 
 @pytest.mark.parametrize("kind", [*PROGRAMS, LOKY])
 @pytest.mark.parametrize("group", [True, False], ids=["group", "caller"])
-def test_an_interrupt_ends_the_program_at_once_with_one_traceback(kind: str, group: bool) -> None:
-    with program(kind, "busy") as process:
+def test_an_interrupt_ends_the_program_at_once_with_one_traceback(kind: str, group: bool, tmp_path: Path) -> None:
+    with program(kind, "busy", tmp_path) as process:
         os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=LONG)
         assert process.returncode == -signal.SIGINT
@@ -392,8 +397,8 @@ def test_an_interrupt_ends_the_program_at_once_with_one_traceback(kind: str, gro
 
 
 @pytest.mark.parametrize("kind", [*PROGRAMS, LOKY])
-def test_a_map_that_was_never_closed_does_not_hold_up_the_programs_exit(kind: str) -> None:
-    with program(kind, "exit") as process:
+def test_a_map_that_was_never_closed_does_not_hold_up_the_programs_exit(kind: str, tmp_path: Path) -> None:
+    with program(kind, "exit", tmp_path) as process:
         _, errors = process.communicate("\n", timeout=LONG)
         assert process.returncode == 0
         assert not errors

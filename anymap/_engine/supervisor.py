@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,10 @@ class Supervisor:
         """End the thread; on return it is in no tick, unless this is the thread itself."""
         self._stopped = True
         self._woken.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._thread is None or self._thread is threading.current_thread() or sys.is_finalizing():
+            # When the interpreter ends with a map left open, its daemon threads have stopped where they were.
+            return
+        self._thread.join()
 
     def _work(self) -> None:
         while not self._stopped:

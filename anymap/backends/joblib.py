@@ -274,6 +274,8 @@ class _Loky(_Engine):
         try:
             job = self._send_starting_workers(task, future)
         except (BrokenProcessPool, ShutdownExecutorError):
+            # What is left of it are folders.
+            self._backend._workers.terminate()
             self._configure()
             job = self._send_starting_workers(task, future)
         _close_at_exit()
@@ -359,6 +361,7 @@ class _Pool(_Engine):
     traits = Traits(kills=True, forks=True)
 
     def open(self, workers: int | None) -> None:
+        self._folders: list[Any] = []
         self._keeper = pooled.PoolKeeper(self._make_pool, lambda _, task, future: self._send(task, future), ChunkLost)
         super().open(workers)
         self.traits = Traits(kills=True, forks=self._backend._pool._ctx.get_start_method() == "fork")
@@ -374,7 +377,10 @@ class _Pool(_Engine):
 
     def close(self, *, abandon: bool) -> None:
         self._keeper.close(abandon=abandon)
+        # joblib would first terminate the pool.
         self._backend._pool = None
+        for manager in self._folders:
+            manager._clean_temporary_resources()
         super().close(abandon=False)
 
     def _configure(self) -> None:
@@ -389,7 +395,8 @@ class _Pool(_Engine):
         loky_tracker.ensure_running()  # whoever starts it lets interrupts in again
         with interrupts_held_back():
             self._parallel.__enter__()
-        return self._backend._pool
+        self._folders.append(backend._pool._temp_folder_manager)
+        return backend._pool
 
 
 class _Dask(_Engine):

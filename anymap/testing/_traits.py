@@ -88,7 +88,11 @@ class Declarations(Exam):
         self._applies_to_deaths()
         with self.station(samples.Die(0)) as station:
             self._expect_loss(station.loss(station.submit(0)), None)
-            expect_equal(station.values(station.submit(1)), [1], "the next task")
+            next_one = station.submit(1)
+            while self.traits.remote and station.loss(next_one) is not None:
+                # A cluster may give what has killed one worker to another, before it hears that nobody wants it.
+                next_one = station.submit(1)
+            expect_equal(station.values(next_one), [1], "the next task")
 
     def test_a_death_costs_the_item_that_ran_and_no_other(self) -> None:
         self._applies_to_deaths()
