@@ -77,7 +77,8 @@ class Board:
 
     def close(self) -> None:
         if self.path is not None:
-            os.unlink(self.path)
+            with suppress(FileNotFoundError):  # at the interpreter's exit the folder goes first
+                os.unlink(self.path)
             # Now, and not when garbage is next collected: it holds a file descriptor. Somebody may still read.
             mapped, self.buffer = self.buffer, bytearray(SIZE)
             if isinstance(mapped, mmap.mmap):

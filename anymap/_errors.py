@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -140,7 +140,7 @@ class MapError(AnymapError, ExceptionGroup):
         exceptions: Sequence[Exception],
         results: Sequence[Any] = (),
         failures: Sequence[Any] = (),
-    ) -> MapError:
+    ) -> Self:
         self = super().__new__(cls, message, exceptions)
         self.results = results
         self.failures = failures

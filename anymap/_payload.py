@@ -14,6 +14,7 @@ that class is not touched: cloudpickle alone would load the worker's copy of its
 
 from __future__ import annotations
 
+import functools
 import io
 import mmap
 import os
@@ -22,6 +23,7 @@ import sys
 import uuid
 import weakref
 from itertools import accumulate, chain, pairwise
+from operator import attrgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -148,6 +150,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, functools._lru_cache_wrapper) and not _is_found_by_name(obj):
+            return _cache, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented and isinstance(obj, (type, FunctionType)) and not _importable(obj.__module__):
             reduced = _dynamic_class_reduce(obj) if isinstance(obj, type) else self._dynamic_function_reduce(obj)
@@ -165,6 +169,20 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             arguments = (*arguments[:3], {**arguments[3], "__slots__": slots}, *arguments[4:])
         number = self._table.reduce(cls)[1][1]  # type: ignore[index]
         return make, (*arguments[:-2], self._table.tracker_id(number), arguments[-1]), *rest
+
+
+def _is_found_by_name(cached: Any) -> bool:
+    if cached.__module__ == "__main__" or not _importable(cached.__module__):
+        return False
+    try:
+        return attrgetter(cached.__qualname__)(sys.modules[cached.__module__]) is cached
+    except (AttributeError, KeyError):
+        return False
+
+
+def _cache(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Make anew, with nothing in its cache, what ``functools.lru_cache`` has made: cloudpickle only knows its name."""
+    return functools.lru_cache(**parameters)(func)
 
 
 def _importable(module: str | None) -> bool:

@@ -23,7 +23,7 @@ def end_with(parent: int, *, at_once: bool = False) -> None:
     threading.Thread(target=_watch, args=(parent, at_once), name="anymap-watch", daemon=True).start()
 
 
-def _watch(parent: int, at_once: bool) -> None:  # noqa: FBT001 - a thread's target
+def _watch(parent: int, at_once: bool) -> None:
     # The parent may be a fork server or a nanny, and the process that matters one above it.
     alive = _is_still_my_parent if os.getppid() == parent else _exists
     time.sleep(_INTERVAL)

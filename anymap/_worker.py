@@ -68,6 +68,8 @@ class Answer(NamedTuple):
     longest: float
     """How long the slowest row took, in seconds."""
     worker: str
+    slot: int
+    """The task's, so that an answer that was mixed up with another is found out."""
     broken: Any = None
     """Why there is no answer: as a rule, because the function could not be loaded there."""
 
@@ -154,13 +156,13 @@ def _run(task: Task) -> Answer:
             return _answer_in_bytes(task, context, rows)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _failures.encode(exc, cloudpickle_dumps)
-        return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), broken)
+        return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), task.slot, broken)
 
 
 def _answer_in_memory(task: Task) -> Answer:
     with _inside(task.spec):
         ran = _run_rows(task, task.spec.function, task.rows, task.spec.board)
-    return Answer(ran.done, ran.values, ran.failures, ran.seconds, ran.longest, _worker_name(task.spec))
+    return Answer(ran.done, ran.values, ran.failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
 
 
 def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked) -> Answer:
@@ -177,7 +179,7 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked) 
     failures = [(position, _failures.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
     failures += [(position, _failures.encode(exc, dumps), 0.0) for position, exc in refused.items()]
     values = _payload.spill(parcel, task.spec.spool)
-    return Answer(ran.done, values, failures, ran.seconds, ran.longest, _worker_name(task.spec))
+    return Answer(ran.done, values, failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
 
 
 def _pack_results(values: list[Any], classes: _payload.ClassTable) -> tuple[Parcel, dict[int, Exception]]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import hypothesis
 import psutil
 import pytest
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from anymap.backends.base import Backend
+
+# No deadline: how long an example takes says more about the machine than about us.
+hypothesis.settings.register_profile("anymap", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("anymap")
 
 T = TypeVar("T")
 

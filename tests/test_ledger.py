@@ -12,7 +12,7 @@ from anymap._engine.ledger import Chunk, Ledger
 NEVER = 1e9
 
 
-def no_retry(position: int, attempts: int) -> float | None:  # noqa: ARG001
+def no_retry(position: int, attempts: int) -> float | None:
     return None
 
 
@@ -144,11 +144,11 @@ def test_rows_that_cannot_be_sent_fail_and_the_others_fly() -> None:
 
 
 @given(count=st.integers(0, 40), data=st.data())
-def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataObject) -> None:
+def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataObject) -> None:  # noqa: C901 - any event
     ledger, flying, outcomes, now = staged(count), [], Counter[int](), 0.0
     tries = {"left": 60}
 
-    def verdict(position: int, attempts: int) -> float | None:  # noqa: ARG001
+    def verdict(position: int, attempts: int) -> float | None:
         return float(data.draw(st.integers(0, 3))) if attempts < 3 else None
 
     def event() -> str:

@@ -113,14 +113,13 @@ def test_errors_take_the_form_that_was_asked_for(
 ) -> None:
     gate = in_any_order(chance, 3, of)
     bad = [index for index, item in enumerate(items) if item == 0]
-    try:
-        got = pmap(reciprocal, items, backend=gate, chunksize=chunksize, on_error=on_error)
-    except MapError as group:
-        assert on_error == "group"
-        assert [found.index for found in group.failures] == bad
-        got = list(group.results)
+    if on_error == "group" and bad:
+        with pytest.raises(MapError) as caught:
+            pmap(reciprocal, items, backend=gate, chunksize=chunksize, on_error=on_error)
+        assert [found.index for found in caught.value.failures] == bad
+        got = list(caught.value.results)
     else:
-        assert on_error != "group" or not bad
+        got = pmap(reciprocal, items, backend=gate, chunksize=chunksize, on_error=on_error)
     expected = [1 / item for item in items if item]
     if on_error != "skip":
         assert [index for index, value in enumerate(got) if isinstance(value, ZeroDivisionError)] == bad
@@ -209,6 +208,23 @@ def test_a_lazy_group_hands_out_what_succeeds_and_raises_the_rest_at_its_end() -
         got.extend(results.indexed())
     assert got == [(0, 1.0), (2, 0.5)]
     assert [found.index for found in caught.value.failures] == [1]
+
+
+def test_an_answer_to_another_task_ends_the_map_instead_of_being_believed() -> None:
+    def mixed_up(gate: Gate) -> None:
+        if len(gate.held) > 1:
+            first, second = gate.held[:2]
+            first.task, second.task = second.task, first.task
+        gate.release()
+
+    with pytest.raises(RuntimeError, match="backend 'gate' gave a task an answer that is not its own"):
+        pmap(abs, range(20), backend=Gate(2, pilot=mixed_up), chunksize=1)
+
+
+def test_a_backend_that_is_not_inline_though_it_says_so_ends_the_map() -> None:
+    gate = Gate(1, traits=Traits(shares_memory=True, inline=True))
+    with pytest.raises(RuntimeError, match="backend 'gate' is declared inline"):
+        pmap(abs, range(3), backend=gate)
 
 
 def test_the_first_error_stops_the_map_and_the_rest_is_given_up() -> None:

@@ -93,7 +93,7 @@ def test_small_parcels_make_no_file(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_room_it_goes_through_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Any, view: memoryview) -> None:  # noqa: ARG001
+    def full(file: Any, view: memoryview) -> None:
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(_payload, "_write_all", full)

@@ -88,6 +88,26 @@ def remembered(x: int) -> int:
     return 3 * x
 
 
+def make_cached() -> Any:
+    @functools.lru_cache(maxsize=2)
+    def remember(x: int) -> int:
+        return 3 * x
+
+    return remember
+
+
+class WithCache:
+    """Its method and its property are objects of functools, not functions."""
+
+    @functools.lru_cache  # noqa: B019 - one of the kinds
+    def method(self, x: int) -> int:
+        return self.by * x
+
+    @functools.cached_property
+    def by(self) -> int:
+        return 3
+
+
 @functools.wraps(triple)
 def wrapped(x: int) -> int:
     return triple(x)
@@ -109,6 +129,8 @@ FUNCTIONS = {
     "bound method of a builtin": (3).__mul__,
     "function with defaults": with_default,
     "cached function": remembered,
+    "cached local function": make_cached(),
+    "cached method": WithCache().method,
     "wrapped function": wrapped,
 }
 FUNCTIONS["partial of a function"] = functools.partial(with_default, by=3)

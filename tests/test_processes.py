@@ -371,21 +371,46 @@ def test_what_a_killed_caller_left_is_swept_by_the_next_one(tmp_path: Path) -> N
     assert not any(map(os.path.exists, left))
 
 
-def test_a_program_that_only_exits_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["serial", "threads", "processes", "pathos", "joblib"])
+def test_a_program_that_exits_with_a_map_left_open_ends_at_once_and_leaves_nothing(name: str) -> None:
     code = (
         "import os, numpy\n"
         "from anymap import pmap\n"
-        "for backend in ('processes', 'pathos', 'threads'):\n"
-        "    pmap(lambda x: x + 1, [numpy.zeros(200_000)] * 4, backend=backend, workers=2)\n"
-        "    results = pmap(lambda x: x + 1, [numpy.zeros(200_000)] * 40, backend=backend, workers=2, lazy=True)\n"
-        "    next(results)\n"
-        "print(*pmap(lambda _: os.getpid(), range(4), backend='processes', workers=2), os.getpid())\n"
+        "from anymap.progress import Finished\n"
+        "tell = lambda event: print('finished') if isinstance(event, Finished) else None\n"
+        f"backend = {name!r}\n"
+        "print(*pmap(lambda _: os.getpid(), range(4), backend=backend, workers=2), os.getpid())\n"
+        "arrays = [numpy.zeros(200_000)] * 40\n"
+        "results = pmap(lambda x: x + 1, arrays, backend=backend, workers=2, lazy=True, progress=tell)\n"
+        "next(results)\n"
     )
     done = run(code)
     assert done.stderr == ""
-    *workers, caller = map(int, done.stdout.split())
+    pids, finished = done.stdout.splitlines()
+    assert finished == "finished"
+    *workers, caller = map(int, pids.split())
     until(lambda: not any(map(lives, workers)), limit=3)
     assert not [path for base in ("/dev/shm", "/tmp") for path in glob.glob(f"{base}/anymap-*-{caller}-*")]
+
+
+@pytest.mark.parametrize("name", ["serial", "threads", "processes", "pathos", "joblib"])
+def test_a_fork_that_ends_while_a_map_is_open_does_not_end_the_map(name: str) -> None:
+    code = (
+        "import os, sys, numpy\n"
+        "from anymap import pmap\n"
+        "total = 0\n"
+        "arrays = [numpy.ones(100_000)] * 30\n"
+        f"for result in pmap(lambda x: x + 1, arrays, backend={name!r}, workers=2, lazy=True):\n"
+        "    total += result.sum()\n"
+        "    if total == 600_000:\n"
+        "        pid = os.fork()\n"
+        "        if not pid:\n"
+        "            sys.exit(7)\n"
+        "        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7\n"
+        "print(total)\n"
+    )
+    done = run(code)
+    assert (done.stdout, done.stderr) == ("6000000.0\n", "")
 
 
 # --- standard streams ---------------------------------------------------------------------------------------------------

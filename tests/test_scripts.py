@@ -78,6 +78,10 @@ class Color(enum.Enum):
 class OwnError(Exception):
     pass
 
+@functools.lru_cache
+def remembered(x):
+    return x + OFFSET
+
 def fail(x):
     raise OwnError(x)
 """
@@ -86,6 +90,7 @@ CHECKS = """
 assert pmap(add, range(4), backend=backend, workers=2) == [10, 11, 12, 13]
 assert pmap(lambda x: add(x) + 1, range(2), backend=backend, workers=2) == [11, 12]
 assert pmap(functools.partial(add), range(2), backend=backend, workers=2) == [10, 11]
+assert pmap(remembered, range(2), backend=backend, workers=2) == [10, 11]
 
 Base.made = 100
 made_here = 2 if backend in ("serial", "threads") else 0

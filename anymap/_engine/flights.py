@@ -18,6 +18,7 @@ from anymap._engine import chunks
 from anymap._engine.carrier import Refused
 from anymap._engine.ledger import Ledger
 from anymap._errors import ItemTimeout, WorkerLost
+from anymap._worker import Answer
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from anymap._engine.carrier import Carrier
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
-    from anymap._worker import Answer
 
 
 class Arrival(NamedTuple):
@@ -143,6 +143,9 @@ class Flights:
             with self._lock:
                 if self.ledger.is_flying(chunk):
                     self._futures[chunk] = future, slot
+            if self._backend.traits.inline and not future.done():
+                message = f"backend {self._backend.name!r} is declared inline, and returned from submit with the task not done"
+                self.fail(RuntimeError(message))
             future.add_done_callback(partial(self._on_done, chunk, slot, sent))
 
     # --- landing --------------------------------------------------------------------------------------------------
@@ -159,6 +162,13 @@ class Flights:
         self._news()
 
     def _enter_answer(self, chunk: Chunk, slot: int, under_way: float, answer: Answer) -> None:
+        if not isinstance(answer, Answer) or answer.slot != slot or answer.done > len(chunk):
+            self.fail(
+                RuntimeError(
+                    f"backend {self._backend.name!r} gave a task an answer that is not its own: {_failures.safe_repr(answer)}"
+                )
+            )
+            return
         if answer.broken is not None:
             self.fail(self._not_run(answer))
             return

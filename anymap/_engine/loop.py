@@ -6,9 +6,12 @@ caller's but his sinks runs there. The supervisor looks after everything that mu
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import threading
 import time
+import weakref
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +54,12 @@ class Run:
         self._began = time.monotonic()
         self._delivered = 0
         self._waiting = False
+        self._has_news = False
         self._slow = False
         self._pulling_since: float | None = None
         self._error: Exception | None = None
+        self._process = os.getpid()
+        self._closed = False
 
     def batches(self) -> Iterator[Batch]:
         """Do the map; yield results as they land, in the plan's order. Closing the generator ends the map."""
@@ -71,7 +77,7 @@ class Run:
             if self.source_error is not None:
                 raise self.source_error
         finally:
-            self._close()
+            self.close()
 
     @property
     def window(self) -> int:
@@ -92,6 +98,8 @@ class Run:
         )
         if self._emitter or not self._backend.traits.inline:
             self._supervisor.start()
+        if self._plan.lazy:
+            _end_at_exit(self)
 
     def _over(self) -> bool:
         return self._ledger.exhausted and self._delivered == self._ledger.pulled
@@ -208,7 +216,7 @@ class Run:
     # --- wait -----------------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Wait until something has arrived."""
+        """Wait until there is something to deliver or to launch."""
         if self._backend.traits.inline:
             self._wait_for_retry()
             return
@@ -216,9 +224,10 @@ class Run:
             self._waiting = True
             try:
                 with self._backend.waiting():
-                    self._news.wait_for(lambda: self._flights.arrivals or self._flights.broken)
+                    self._news.wait_for(lambda: self._has_news)
             finally:
                 self._waiting = False
+            self._has_news = False
 
     def _wait_for_retry(self) -> None:
         """Nothing happens by itself where this thread does the work: an item is waiting for its next attempt."""
@@ -229,6 +238,7 @@ class Run:
     def _on_news(self) -> None:
         """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
         with self._news:
+            self._has_news = True
             if self._waiting:
                 self._news.notify()
                 return
@@ -276,7 +286,11 @@ class Run:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is."""
+        if self._closed or os.getpid() != self._process:
+            return
+        self._closed = True
         complete = self._over() and self.source_error is None
         self._flights.ground()
         self._supervisor.stop()
@@ -301,3 +315,19 @@ class Run:
             elapsed=time.monotonic() - self._began,
             complete=complete,
         )
+
+
+_left_open: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _end_at_exit(run: Run) -> None:
+    """Have a map that is left open end while the interpreter is still whole: later its threads stand still."""
+    _left_open.add(run)
+    # Anew, to come before what its backend has asked for.
+    atexit.unregister(_end_all_left_open)
+    atexit.register(_end_all_left_open)
+
+
+def _end_all_left_open() -> None:
+    for run in list(_left_open):
+        run.close()

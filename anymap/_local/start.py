@@ -35,14 +35,13 @@ def start_interpreter(wanted: Recipe, line: socket.socket) -> Process:
     code = f"import sys; sys.path.insert(0, {home!r}); from anymap._local.child import main; main({line.fileno()})"
     inherited = [line.fileno(), *([wanted.tracker] if wanted.tracker is not None else [])]
     with interrupts_held_back():
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [*wanted.command, "-c", code],
             stdin=subprocess.DEVNULL,
             cwd=wanted.folder,
             env=dict(wanted.environment),
             pass_fds=inherited,
         )
-    return process
 
 
 class _Fork:

@@ -5,10 +5,9 @@ Each class is imported when it is first asked for, as is the library it runs on.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from anymap.backends.base import Backend, ChunkLost, Task, Traits
+from anymap.backends.base import Answer, Backend, ChunkLost, Task, Traits
 
 if TYPE_CHECKING:
     from anymap.backends.dask import Dask
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from anymap.backends.threads import Threads
 
 __all__ = [
+    "Answer",
     "Backend",
     "ChunkLost",
     "Dask",

@@ -12,16 +12,14 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from anymap._worker import Task
+from anymap._worker import Answer, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
-    from anymap._worker import Answer
-
-__all__ = ["Backend", "ChunkLost", "Task", "Traits"]
+__all__ = ["Answer", "Backend", "ChunkLost", "Task", "Traits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
