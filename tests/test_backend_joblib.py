@@ -384,18 +384,15 @@ def die(item):
 def folders():
     return len(glob.glob(f"/dev/shm/joblib*_{os.getpid()}_*"))
 
-for engine in ("loky", "multiprocessing"):
+for engine in ("multiprocessing", "loky"):
     with joblib.parallel_config(engine, n_jobs=2):
-        joblib.Parallel()(joblib.delayed(abs)(item) for item in range(10))
-        of_joblib = folders()
         pmap(abs, range(100), backend="joblib")
-        assert folders() == of_joblib
         items = [600, 0, 600, 600, 600, 600, 600, 600]
         with pmap(stick, items, backend="joblib", lazy=True, ordered=False, chunksize=1) as results:
             next(results)
-        assert folders() <= of_joblib
         pmap(die, range(-20, 20), backend="joblib", chunksize=1, on_error="skip")
-        assert folders() == of_joblib
+    # With loky, joblib keeps one for each call until the program ends.
+    assert engine == "loky" or not folders()
 print(os.getpid())
 """
 

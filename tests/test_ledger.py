@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_sent_fail_and_the_others_fly() -> None:
 
 
 @given(count=st.integers(0, 40), data=st.data())
-def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataObject) -> None:  # noqa: C901 - any event
+def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataObject) -> None:
     ledger, flying, outcomes, now = staged(count), [], Counter[int](), 0.0
     tries = {"left": 60}
 

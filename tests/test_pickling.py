@@ -158,7 +158,7 @@ def test_functions_may_be_items_and_results(backend: Backend) -> None:
 # --- classes that no worker could import: here local ones; those of __main__ are in test_scripts ------------------------
 
 
-def make_classes() -> dict[str, Any]:  # noqa: C901 - a list of small classes
+def make_classes() -> dict[str, Any]:
     class Base:
         count = 0
 

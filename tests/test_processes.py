@@ -393,7 +393,8 @@ def test_a_program_that_exits_with_a_map_left_open_ends_at_once_and_leaves_nothi
     assert not [path for base in ("/dev/shm", "/tmp") for path in glob.glob(f"{base}/anymap-*-{caller}-*")]
 
 
-@pytest.mark.parametrize("name", ["serial", "threads", "processes", "pathos", "joblib"])
+# Not on pathos and joblib: multiprocessing's own clean-up in such a fork ends its parent's workers.
+@pytest.mark.parametrize("name", ["serial", "threads", "processes"])
 def test_a_fork_that_ends_while_a_map_is_open_does_not_end_the_map(name: str) -> None:
     code = (
         "import os, sys, numpy\n"

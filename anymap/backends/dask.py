@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     _Key = tuple[str, int]
     _News = dict[str, Any]
 
+__all__ = ["Dask"]
+
 _LARGE = 32 * 1024
 """A function of more bytes travels once to each worker instead of with each task; other messages as frames."""
 _GLANCE = 1.0

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from anymap._worker import Answer
 
+__all__ = ["Joblib"]
+
 _TO_NOTICE = 0.2
 """Seconds that workers get to notice that the map is over."""
 _TO_DIE = 1.0
@@ -274,8 +276,6 @@ class _Loky(_Engine):
         try:
             job = self._send_starting_workers(task, future)
         except (BrokenProcessPool, ShutdownExecutorError):
-            # What is left of it are folders.
-            self._backend._workers.terminate()
             self._configure()
             job = self._send_starting_workers(task, future)
         _close_at_exit()

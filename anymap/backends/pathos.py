@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from anymap._worker import Answer
 
+__all__ = ["Pathos"]
+
 
 class Pathos(Backend):
     """A pathos pool of its own for each map, apart from the pools that pathos caches.
