@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from anymap._worker import Task
 
-pytestmark = pytest.mark.dask
+pytestmark = [pytest.mark.full, pytest.mark.dask]
 
 LONG = 60.0
 """Seconds after which what is waited for will not come any more, on a machine that is very busy."""

@@ -18,6 +18,8 @@ import anymap
 from anymap._cli import demo, main
 from anymap._cli._table import table
 
+pytestmark = pytest.mark.full
+
 SIX = ["serial", "threads", "processes", "pathos", "joblib", "dask"]
 ON_EACH = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in SIX]
 FILES = 60

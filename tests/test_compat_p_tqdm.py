@@ -23,7 +23,10 @@ ITERATORS = ["p_imap", "p_uimap", "t_imap"]
 PARALLEL = ["p_map", "p_umap", "p_imap", "p_uimap"]
 
 # The real one forks, whatever threads there are.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ import anymap
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 MODULES = ["anymap", *(module.name for module in pkgutil.walk_packages(anymap.__path__, "anymap."))]

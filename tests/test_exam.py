@@ -80,16 +80,19 @@ class TestProcesses(BackendSuite):
     backend = "processes"
 
 
+@pytest.mark.full
 @pytest.mark.processes
 class TestForks(BackendSuite):
     backend = anymap.backends.Processes(start_method="fork")
 
 
+@pytest.mark.full
 @pytest.mark.pathos
 class TestPathos(BackendSuite):
     backend = "pathos"
 
 
+@pytest.mark.full
 @pytest.mark.joblib
 class TestJoblib(BackendSuite):
     backend = "joblib"
@@ -103,6 +106,7 @@ class TestJoblib(BackendSuite):
             reusable_executor._executor.shutdown()
 
 
+@pytest.mark.full
 @pytest.mark.dask
 class TestDask(BackendSuite):
     @pytest.fixture(autouse=True)

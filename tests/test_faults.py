@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from anymap.backends import Backend
     from anymap.progress import Event
 
+pytestmark = pytest.mark.full
+
 HOME = str(Path(anymap.__file__).parents[1])
 KILLING = ["processes", "pathos", "joblib"]
 """Backends whose workers are processes of this host, whose deaths are told exactly."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from anymap.backends.base import Backend
 
+pytestmark = pytest.mark.full
+
 LONG = 60.0
 """Seconds after which what is waited for will not come any more, on a machine that is very busy."""
 PROMPT = 10.0

@@ -22,6 +22,8 @@ import pytest
 
 import anymap
 from anymap import ConfigError, WorkerLost, pmap
+from anymap._local import pool
+from anymap._local.signals import interrupts_held_back
 from anymap.backends import Processes
 
 if TYPE_CHECKING:
@@ -146,6 +148,35 @@ def test_an_idle_worker_that_is_killed_is_replaced() -> None:
         for worker in workers_of_a_map():
             os.kill(worker, signal.SIGKILL)
         assert pmap(abs, range(10), backend="processes", workers=2) == list(range(10))
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, unlucky = pool.start_interpreter, iter([True])
+
+    def start_and_kill(*arguments: Any) -> Any:
+        process = start(*arguments)
+        if next(unlucky, False):
+            process.kill()
+            process.wait()
+        return process
+
+    anymap.shutdown()
+    monkeypatch.setattr(pool, "start_interpreter", start_and_kill)
+    assert pmap(abs, range(10), backend="processes", workers=2) == list(range(10))
+
+
+def test_workers_that_all_end_as_they_start_are_told_of_and_not_started_for_ever() -> None:
+    code = (
+        "import multiprocessing.spawn\n"
+        "import shutil\n"
+        "multiprocessing.spawn.set_executable(shutil.which('false'))\n"
+        "from anymap import WorkerLost, pmap\n"
+        "try:\n"
+        "    pmap(abs, range(3), backend='processes', workers=2)\n"
+        "except WorkerLost as exc:\n"
+        "    print(exc)\n"
+    )
+    assert "item 0" in run(code).stdout
 
 
 def test_a_worker_that_is_stopped_by_the_map_before_it_is_not_missed(tmp_path: Path) -> None:
@@ -333,7 +364,7 @@ def test_an_interrupt_after_the_map_leaves_no_worker(kind: str, tmp_path: Path) 
 
 
 def test_an_interrupt_leaves_the_backend_fit_for_the_next_map(backend: Backend, tmp_path: Path) -> None:
-    started, over, here = tmp_path / "started", tmp_path / "over", os.getpid()
+    started, over = tmp_path / "started", tmp_path / "over"
 
     def wait(_: int) -> None:
         started.touch()
@@ -342,7 +373,8 @@ def test_an_interrupt_leaves_the_backend_fit_for_the_next_map(backend: Backend, 
 
     def interrupt() -> None:
         until(started.exists)
-        os.kill(here, signal.SIGINT)
+        # Taken by this thread, it does not wake the one that waits, as when it comes just before that begins to.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
     for _ in range(2):
         started.unlink(missing_ok=True)
@@ -354,6 +386,29 @@ def test_an_interrupt_leaves_the_backend_fit_for_the_next_map(backend: Backend, 
         over.touch()
         thread.join()
         assert pmap(abs, range(10), backend=backend, workers=2) == list(range(10))
+
+
+def test_an_interrupt_while_workers_are_started_comes_when_they_are_known() -> None:
+    known: list[str] = []
+    starting = threading.Event()
+
+    def take_the_signal() -> None:
+        starting.wait(LONG)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    other = threading.Thread(target=take_the_signal)
+    other.start()
+
+    def start() -> None:
+        with interrupts_held_back():
+            starting.set()
+            other.join()
+            known.append("worker")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert known == ["worker"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_a_killed_caller_left_is_swept_by_the_next_one(tmp_path: Path) -> None:

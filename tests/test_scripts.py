@@ -21,6 +21,8 @@ import anymap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.full
+
 BACKENDS = ("serial", "threads", "processes", "pathos", "joblib", "dask")
 HOME = str(Path(anymap.__file__).parents[1])
 LONG = 100.0
@@ -214,7 +216,7 @@ def cases() -> list[object]:
     return [
         pytest.param(way, backend, marks=[getattr(pytest.mark, backend), *marks], id=f"{way}-{backend}")
         for way in WAYS
-        for backend in BACKENDS
+        for backend in (BACKENDS if way != "module" else ("processes", "pathos"))
         for marks in ([] if way == "file" or backend == "processes" else [pytest.mark.full],)
     ]
 

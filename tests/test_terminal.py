@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 import tqdm
 
+pytestmark = pytest.mark.full
+
 pty = pytest.importorskip("pty")
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")

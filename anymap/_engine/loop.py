@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _SLOW_PULL = 0.001
 """Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
+_BLINK = 0.2
+"""Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
 _STUCK_PULL = 10.0
 """Seconds after which an input that keeps finished results waiting is worth a word."""
 
@@ -224,7 +226,8 @@ class Run:
             self._waiting = True
             try:
                 with self._backend.waiting():
-                    self._news.wait_for(lambda: self._has_news)
+                    while not self._news.wait_for(lambda: self._has_news, _BLINK):
+                        pass
             finally:
                 self._waiting = False
             self._has_news = False

@@ -281,7 +281,9 @@ class Pool:
             process = self._start(theirs)
         worker = _Worker(process, ours)
         if self._greeting is not None:
-            wire.send(ours.fileno(), self._greeting)
+            # As in sending a task: if it is gone already, that is found out.
+            with suppress(OSError):
+                wire.send(ours.fileno(), self._greeting)
         with self._lock:
             self._workers[process.pid] = worker
             self._selector.register(ours, selectors.EVENT_READ, worker)

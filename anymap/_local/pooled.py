@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from anymap import _watch
 from anymap._errors import describe_exit
-from anymap._local.signals import ignore_interrupts
+from anymap._local.signals import ignore_interrupts, interrupts_held_back
 from anymap._worker import settle_in
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class PoolKeeper:
             if self._over:
                 raise RuntimeError("the map is over")
             if self._pool is None:
-                self._pool = _Pool(self._make())
+                with interrupts_held_back():
+                    self._pool = _Pool(self._make())
             return self._pool
 
     def submit(self, task: Task) -> Future[Answer]:
