@@ -152,6 +152,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, functools._lru_cache_wrapper) and not _is_found_by_name(obj):
             return _cache, (obj.__wrapped__, obj.cache_parameters())
+        if isinstance(obj, functools.cached_property):
+            return _cached_property, (obj.func, obj.attrname)
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented and isinstance(obj, (type, FunctionType)) and not _importable(obj.__module__):
             reduced = _dynamic_class_reduce(obj) if isinstance(obj, type) else self._dynamic_function_reduce(obj)
@@ -183,6 +185,13 @@ def _is_found_by_name(cached: Any) -> bool:
 def _cache(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     """Make anew, with nothing in its cache, what ``functools.lru_cache`` has made: cloudpickle only knows its name."""
     return functools.lru_cache(**parameters)(func)
+
+
+def _cached_property(func: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
+    """Make a ``functools.cached_property`` anew: before Python 3.12 it held a lock, which cannot be pickled."""
+    made = functools.cached_property(func)
+    made.attrname = name
+    return made
 
 
 def _importable(module: str | None) -> bool:

@@ -39,6 +39,8 @@ WARM_WORKER = "anymap._local.child import main"
 """The code that runs in an idle worker, which may stay until ``shutdown()``."""
 LOKY_WORKER = "joblib.externals.loky.backend.popen_loky_posix"
 """The module that runs in joblib's own warm workers: whoever uses joblib shares them, so it is not ours to end them."""
+DASK_OFFLOAD = "Dask-Offload"
+"""The threads of an executor that distributed makes when it first needs one, and keeps to the program's end."""
 MAY_STAY = (RESOURCE_TRACKER, WARM_WORKER, LOKY_WORKER)
 
 
@@ -112,7 +114,8 @@ def nothing_left_behind(nothing_left_at_the_end: set[int]) -> Iterator[None]:
 
     def busy_threads() -> list[threading.Thread]:
         new = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
-        return [thread for thread in new if not type(thread).__module__.startswith("joblib.externals.loky")]
+        new = [thread for thread in new if not type(thread).__module__.startswith("joblib.externals.loky")]
+        return [thread for thread in new if not thread.name.startswith(DASK_OFFLOAD)]
 
     assert not left(strays)
     assert not left(busy_threads)
