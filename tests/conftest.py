@@ -38,7 +38,7 @@ RESOURCE_TRACKER = "resource_tracker import main"
 WARM_WORKER = "anymap._local.child import main"
 """The code that runs in an idle worker, which may stay until ``shutdown()``."""
 LOKY_WORKER = "joblib.externals.loky.backend.popen_loky_posix"
-"""The module that runs in joblib's own warm workers: whoever uses joblib shares them, so it is not ours to end them."""
+"""The module that runs in joblib's own warm workers, which may stay until ``shutdown()``, too."""
 DASK_OFFLOAD = "Dask-Offload"
 """The threads of an executor that distributed makes when it first needs one, and keeps to the program's end."""
 MAY_STAY = (RESOURCE_TRACKER, WARM_WORKER, LOKY_WORKER)
@@ -97,7 +97,6 @@ def nothing_left_at_the_end() -> Iterator[set[int]]:
     of_the_session: set[int] = set()
     yield of_the_session
     anymap.shutdown()
-    end_loky()
     assert not left(lambda: [child for child in children() if not runs(RESOURCE_TRACKER, child)])
     assert not left(lambda: own_files("*"))
 
@@ -120,12 +119,6 @@ def nothing_left_behind(nothing_left_at_the_end: set[int]) -> Iterator[None]:
     assert not left(strays)
     assert not left(busy_threads)
     assert not left(lambda: own_files("*/*") - files)
-
-
-def end_loky() -> None:
-    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
-    if loky is not None and loky._executor is not None:
-        loky._executor.shutdown()
 
 
 def left(look: Callable[[], T]) -> T:

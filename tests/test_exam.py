@@ -97,14 +97,6 @@ class TestPathos(BackendSuite):
 class TestJoblib(BackendSuite):
     backend = "joblib"
 
-    def end_what_is_kept(self) -> None:
-        super().end_what_is_kept()
-        # The workers of loky are joblib's, which keeps them for the program's own calls.
-        from joblib.externals.loky import reusable_executor
-
-        if reusable_executor._executor is not None:
-            reusable_executor._executor.shutdown()
-
 
 @pytest.mark.full
 @pytest.mark.dask

@@ -33,7 +33,7 @@ from joblib.parallel import (
 )
 
 from anymap._errors import BackendConnectionError
-from anymap._local import pooled
+from anymap._local import pooled, warm
 from anymap._local.signals import interrupts_held_back
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
@@ -266,6 +266,7 @@ class _Loky(_Engine):
             self._parallel.__enter__()
         self._parallel.n_jobs = wanted
         self.workers = min(given, wanted)
+        warm.at_shutdown(_end_idle_executor)
         executor = self._backend._workers
         if executor._initializer is not pooled.start_worker:
             # Not by joblib's option of that name: then the user's own calls would need another executor.
@@ -331,6 +332,13 @@ def _close_all_on_loky() -> None:
         # Its futures stay as they are: a thread that waits for one has nothing more to say now.
         engine._is_open = False
         engine._abort()
+
+
+def _end_idle_executor() -> None:
+    """End loky's workers with our own warm ones, unless somebody uses them; joblib starts others when it needs some."""
+    executor = reusable_executor._executor
+    if executor is not None and not executor._pending_work_items:
+        executor.shutdown(kill_workers=True)
 
 
 def _forget_executor() -> None:
