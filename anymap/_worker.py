@@ -140,7 +140,8 @@ class _Context(NamedTuple):
 
 _contexts: OrderedDict[str, _Context] = OrderedDict()
 _contexts_lock = threading.Lock()
-_settled = False
+_settled = 0
+"""The process that has been made a good worker: a fork of it has not."""
 
 
 def _run(task: Task) -> Answer:
@@ -284,9 +285,9 @@ def _inside(spec: MapSpec) -> Iterator[None]:
 def settle_in(parent: int) -> None:
     """Make this process a good worker of ``parent``, the first time it runs something for it."""
     global _settled  # noqa: PLW0603 - a fact about the process
-    if _settled or os.getpid() == parent:
+    if os.getpid() in {parent, _settled}:
         return
-    _settled = True
+    _settled = os.getpid()
     # Ctrl-C goes to the whole group; what follows from it is the caller's to decide.
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -236,7 +236,8 @@ class Flights:
         name = f"item {chunk.start + position} ({_failures.safe_repr(chunk.rows[position])})"
         if chunk.expired == position:
             return ItemTimeout(f"{name} took longer than timeout={self._plan.timeout:g} s")
-        exitcode = (getattr(lost, "dead", None) or {}).get(mark.pid)
+        dead = getattr(lost, "dead", None) or {}
+        exitcode = dead.get(mark.pid, next(iter(dead.values()), None))
         if mark == _board.UNTOUCHED and not self._backend.traits.remote:
             return WorkerLost(f"workers end before they begin {name}, again and again: {lost}", exitcode)
         return WorkerLost(f"the worker that ran {name} died: {lost}", exitcode)
