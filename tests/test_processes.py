@@ -176,7 +176,8 @@ def test_workers_that_all_end_as_they_start_are_told_of_and_not_started_for_ever
         "except WorkerLost as exc:\n"
         "    print(exc)\n"
     )
-    assert "item 0" in run(code).stdout
+    # Which of the two that were sent first is up to chance.
+    assert "workers end before they begin item" in run(code).stdout
 
 
 def test_a_worker_that_is_stopped_by_the_map_before_it_is_not_missed(tmp_path: Path) -> None:
