@@ -352,6 +352,29 @@ def test_a_source_that_waits_for_what_it_holds_up_is_spoken_of(
     assert "window=" in caplog.records[0].getMessage()
 
 
+def test_a_backend_without_workers_is_spoken_of_and_gets_one_task(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("anymap._engine.loop._NO_WORKERS", 0.0)
+
+    class Deserted(Gate):
+        def capacity(self) -> int:
+            return 2 if caplog.records else 0
+
+    gate = Deserted(pilot=lambda gate: gate.release() if caplog.records else None)
+    assert pmap(abs, range(20), backend=gate, chunksize=1) == list(range(20))
+    assert "a map waits for workers: backend 'gate' has none" in caplog.records[0].getMessage()
+
+
+def test_an_error_of_ours_while_a_chunk_lands_ends_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ArithmeticError("a bug of ours")
+
+    monkeypatch.setattr("anymap._engine.ledger.Ledger.land", broken)
+    with pytest.raises(ArithmeticError, match="a bug of ours"):
+        pmap(abs, range(20), backend=Gate(pilot=lambda gate: gate.release()))
+
+
 def test_a_source_that_raises_raises_its_own_error_after_what_it_gave() -> None:
     def source() -> Iterator[int]:
         yield 1

@@ -152,14 +152,18 @@ class Flights:
 
     def _on_done(self, chunk: Chunk, slot: int, sent: float, future: Future[Answer]) -> None:
         try:
+            self._enter(chunk, slot, time.monotonic() - sent, future)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the iterating thread must hear of it
+            self.fail(exc)
+        self._news()
+
+    def _enter(self, chunk: Chunk, slot: int, under_way: float, future: Future[Answer]) -> None:
+        try:
             answer = future.result()
         except (ChunkLost, CancelledError) as lost:
             self._enter_loss(chunk, slot, lost)
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, the iterating thread must hear of it
-            self.fail(exc)
         else:
-            self._enter_answer(chunk, slot, time.monotonic() - sent, answer)
-        self._news()
+            self._enter_answer(chunk, slot, under_way, answer)
 
     def _enter_answer(self, chunk: Chunk, slot: int, under_way: float, answer: Answer) -> None:
         if not isinstance(answer, Answer) or answer.slot != slot or answer.done > len(chunk):

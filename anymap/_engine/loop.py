@@ -36,6 +36,8 @@ _BLINK = 0.2
 """Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
 _STUCK_PULL = 10.0
 """Seconds after which an input that keeps finished results waiting is worth a word."""
+_NO_WORKERS = 10.0
+"""Seconds between two words on a backend that has no workers."""
 
 
 class Run:
@@ -59,6 +61,7 @@ class Run:
         self._has_news = False
         self._slow = False
         self._pulling_since: float | None = None
+        self._manned = self._began
         self._error: Exception | None = None
         self._process = os.getpid()
         self._closed = False
@@ -256,6 +259,7 @@ class Run:
             marks = self._flights.marks()
             self._flights.expire(marks)
             self._speak_of_a_stuck_source()
+            self._speak_of_missing_workers()
             if not self._backend.traits.inline:
                 self._flights.fill(partial_chunks=True)
             if self._emitter:
@@ -274,6 +278,17 @@ class Run:
             "results to go on, say by window= how many items it can give ahead of them",
             _STUCK_PULL,
         )
+
+    def _speak_of_missing_workers(self) -> None:
+        """Say every ten seconds that there is nobody to do the work; a cluster may get workers yet."""
+        now = time.monotonic()
+        if self._backend.capacity() > 0:
+            self._manned = now
+        elif now - self._manned >= _NO_WORKERS:
+            self._manned = now
+            logging.getLogger("anymap").warning(
+                "a map waits for workers: backend %r has none at the moment", self._backend.name
+            )
 
     def _advanced(self, marks: dict[Chunk, Mark]) -> Advanced:
         under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if self._ledger.is_flying(chunk))

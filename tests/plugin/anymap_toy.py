@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
@@ -11,11 +12,11 @@ from typing import Any
 from anymap.backends import Backend, ChunkLost, Task, Traits
 
 WORK = """
-import sys
+import pickle, sys
 from multiprocessing.connection import Connection
 line = Connection(int(sys.argv[1]))
 while True:
-    line.send(line.recv()())
+    line.send_bytes(pickle.dumps(pickle.loads(line.recv_bytes())()))
 """
 
 
@@ -54,8 +55,8 @@ class Toy(Backend):
     def _run(self, task: Task) -> Any:
         process = self._idle.get()
         try:
-            self._lines[process].send(task)
-            answer = self._lines[process].recv()
+            self._lines[process].send_bytes(pickle.dumps(task))
+            answer = pickle.loads(self._lines[process].recv_bytes())
         except (OSError, EOFError):
             self._start()
             raise ChunkLost("its process ended", {process.pid: process.wait()}) from None
