@@ -21,6 +21,7 @@ from anymap import _watch
 from anymap._errors import describe_exit
 from anymap._local.signals import ignore_interrupts, interrupts_held_back
 from anymap._worker import settle_in
+from anymap.backends.base import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -109,6 +110,24 @@ class PoolKeeper:
         # Not in a fork of the owner. The futures stay as they are: who waits for one has nothing more to say now.
         if os.getpid() == self._owner and (pool := self._take()) is not None:
             pool.end()
+
+
+class OnPool(Backend):
+    """What backends have in common whose tasks run on such a pool. ``open`` is theirs, and sets the keeper."""
+
+    _keeper: PoolKeeper
+
+    def submit(self, task: Task) -> Future[Answer]:
+        return self._keeper.submit(task)
+
+    def poll(self) -> None:
+        self._keeper.poll()
+
+    def kill(self, pid: int) -> None:
+        self._keeper.kill(pid)
+
+    def close(self, *, abandon: bool) -> None:
+        self._keeper.close(abandon=abandon)
 
 
 class _Pool:

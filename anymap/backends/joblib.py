@@ -363,7 +363,7 @@ def _size_of_busy_executor() -> int:
     return size
 
 
-class _Pool(_Engine):
+class _Pool(pooled.OnPool, _Engine):
     """A ``multiprocessing`` pool for this map."""
 
     traits = Traits(kills=True, forks=True)
@@ -374,22 +374,13 @@ class _Pool(_Engine):
         super().open(workers)
         self.traits = Traits(kills=True, forks=self._backend._pool._ctx.get_start_method() == "fork")
 
-    def submit(self, task: Task) -> Future[Answer]:
-        return self._keeper.submit(task)
-
-    def poll(self) -> None:
-        self._keeper.poll()
-
-    def kill(self, pid: int) -> None:
-        self._keeper.kill(pid)
-
     def close(self, *, abandon: bool) -> None:
-        self._keeper.close(abandon=abandon)
+        super().close(abandon=abandon)
         # joblib would first terminate the pool.
         self._backend._pool = None
         for manager in self._folders:
             manager._clean_temporary_resources()
-        super().close(abandon=False)
+        _Engine.close(self, abandon=False)
 
     def _configure(self) -> None:
         self.workers = self._backend.effective_n_jobs(self._parallel.n_jobs)

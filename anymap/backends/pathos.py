@@ -11,7 +11,7 @@ from anymap import _cpus
 from anymap._errors import UnsupportedOption
 from anymap._local import pooled
 from anymap._local.signals import interrupts_held_back
-from anymap.backends.base import Backend, ChunkLost, Task, Traits
+from anymap.backends.base import ChunkLost, Task, Traits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Pathos"]
 
 
-class Pathos(Backend):
+class Pathos(pooled.OnPool):
     """A pathos pool of its own for each map, apart from the pools that pathos caches.
 
     The workers are forks of this process, made when the map begins: they see its globals as they are then. That is also
@@ -38,18 +38,6 @@ class Pathos(Backend):
         self.workers = workers or _cpus.available()
         self._keeper = pooled.PoolKeeper(self._make_pool, _send, ChunkLost)
         self._keeper.start()
-
-    def submit(self, task: Task) -> Future[Answer]:
-        return self._keeper.submit(task)
-
-    def poll(self) -> None:
-        self._keeper.poll()
-
-    def kill(self, pid: int) -> None:
-        self._keeper.kill(pid)
-
-    def close(self, *, abandon: bool) -> None:
-        self._keeper.close(abandon=abandon)
 
     def _make_pool(self) -> Any:
         if helpers.mp.current_process().daemon:
