@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import psutil
@@ -70,7 +70,15 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory, nothing_left_at_the_e
         # Both a client and a worker wait for the file to appear.
         with Client(scheduler_file=file, timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
+            # A nanny whose worker dies before she has seen it run gives up for good.
+            assert not left(
+                lambda: [name for name in client.run(state_of_nanny, nanny=True).values() if name != "running"]
+            )
         yield file
+
+
+def state_of_nanny(dask_worker: Any) -> str:
+    return str(dask_worker.status.name)
 
 
 @contextmanager

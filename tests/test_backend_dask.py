@@ -84,6 +84,10 @@ def opened() -> Iterator[Callable[..., Dask]]:
         backend.close(abandon=True)
 
 
+def state_of_nanny(dask_worker: Any) -> str:
+    return str(dask_worker.status.name)
+
+
 def until(condition: Callable[[], Any], *, limit: float = LONG) -> Any:
     """Wait for something that nobody tells of."""
     end = time.monotonic() + limit
@@ -111,6 +115,13 @@ class Cluster:
 
     def add_worker(self, *options: str) -> psutil.Popen:
         return self._run("worker", "--nthreads", "1", "--local-directory", str(self._folder), *options)
+
+    def add_settled_workers(self, count: int) -> None:
+        """Add workers that may be killed: a nanny whose worker dies before she has seen it run gives up for good."""
+        self.add_worker("--nworkers", str(count))
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=LONG)
+            until(lambda: set(client.run(state_of_nanny, nanny=True).values()) == {"running"})
 
     def end(self) -> None:
         for process in self._processes:
@@ -548,7 +559,7 @@ def test_the_death_of_a_worker_is_seen_at_once_and_its_task_is_not_tried_again(
         (tmp_path / f"pid.{os.getpid()}").touch()
         time.sleep(FOREVER)
 
-    cluster.add_worker()
+    cluster.add_settled_workers(1)
     backend = opened(address=cluster.address)
     future = backend.submit(task_of(stay, 0))
     [mark] = until(lambda: list(tmp_path.glob("pid.*")))
@@ -591,7 +602,7 @@ def test_a_map_gets_over_the_death_of_a_worker(cluster: Cluster, tmp_path: Path)
             os.kill(os.getpid(), signal.SIGKILL)
         return x
 
-    cluster.add_worker("--nworkers", "2")
+    cluster.add_settled_workers(2)
     backend = Dask(address=cluster.address)
     assert anymap.pmap(once, range(20), backend=backend, retries=2) == list(range(20))
 
