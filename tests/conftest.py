@@ -71,14 +71,13 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory, nothing_left_at_the_e
         with Client(scheduler_file=file, timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
             # A nanny whose worker dies before she has seen it run gives up for good.
-            assert not left(
-                lambda: [name for name in client.run(state_of_nanny, nanny=True).values() if name != "running"]
-            )
+            assert not left(lambda: [state for state in states_of_nannies(client) if state != "running"])
         yield file
 
 
-def state_of_nanny(dask_worker: Any) -> str:
-    return str(dask_worker.status.name)
+def states_of_nannies(client: Any) -> list[str]:
+    # By a lambda, which travels as it is: a nanny cannot import this module.
+    return list(client.run(lambda dask_worker: dask_worker.status.name, nanny=True).values())
 
 
 @contextmanager

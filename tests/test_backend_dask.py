@@ -84,10 +84,6 @@ def opened() -> Iterator[Callable[..., Dask]]:
         backend.close(abandon=True)
 
 
-def state_of_nanny(dask_worker: Any) -> str:
-    return str(dask_worker.status.name)
-
-
 def until(condition: Callable[[], Any], *, limit: float = LONG) -> Any:
     """Wait for something that nobody tells of."""
     end = time.monotonic() + limit
@@ -121,7 +117,9 @@ class Cluster:
         self.add_worker("--nworkers", str(count))
         with Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=LONG)
-            until(lambda: set(client.run(state_of_nanny, nanny=True).values()) == {"running"})
+            # By a lambda, which travels as it is: a nanny cannot import this module.
+            states = lambda: client.run(lambda dask_worker: dask_worker.status.name, nanny=True)  # noqa: E731
+            until(lambda: set(states().values()) == {"running"})
 
     def end(self) -> None:
         for process in self._processes:
