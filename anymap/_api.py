@@ -217,9 +217,11 @@ def pmap(
             * ``"skip"``: there is no result for that item; the results close ranks.
             * ``"group"``: everything runs, then one :class:`MapError` is raised with all results and failures.
 
-            :func:`failure` tells from such an exception the item, its index, attempts, worker and traceback.
+            :func:`failure` tells from such an exception the item, its index, attempts, worker and traceback. Where the
+            items are secret, ``ANYMAP_SHOW_ITEMS=off`` keeps their ``repr`` out of notes and messages.
         max_failures: End the map with a :class:`MapError` once more items than this have failed, 0 or more; or more
-            than a share of them, as ``"5%"``. ``None``: never. Not with ``on_error="raise"``, which ends it at the first.
+            than a share of them, as ``"5%"``. ``None``: never. The error has all failures and results so far. Not with
+            ``on_error="raise"``, which ends the map at the first.
         retries: How often to try a failed item again, 0 or more; or a :class:`Retry`, for pauses in between and to
             choose the exceptions. A worker that dies costs the item it was running one attempt.
         timeout: Seconds that one attempt of one item may take, from its start; above 0. A later one fails with

@@ -10,10 +10,14 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import uuid
 from collections import deque
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from anymap import _spool
+
+if TYPE_CHECKING:
+    import io
 
 HEADER = SLOT = 64  # a cache line each, so that two workers never write to the same one
 SLOTS = 1023
@@ -46,14 +50,14 @@ class Board:
     """The parent's side: hands out slots and reads them."""
 
     def __init__(self, folder: str | None) -> None:
-        """Make a board in a file in ``folder``, or in this process's memory where that is ``None``."""
+        """Make a board in a file in ``folder``, or in this process's memory where that is ``None``.
+
+        Raises ``OSError`` where there is no room for the file.
+        """
         self.path: str | None = None
         self.buffer: Buffer = bytearray(SIZE)
         if folder is not None:
-            self.path = os.path.join(folder, uuid.uuid4().hex)
-            with open(self.path, "xb+") as file:
-                file.truncate(SIZE)
-                self.buffer = mmap.mmap(file.fileno(), SIZE)
+            self.path, self.buffer = _spool.write_file(folder, _lay_out)
         self._free = deque(range(SLOTS))
 
     @property
@@ -69,7 +73,7 @@ class Board:
         self._free.append(slot)
 
     def read(self, slot: int) -> Mark:
-        return Mark(*_slot.unpack_from(self.buffer, HEADER + SLOT * slot))
+        return read(self.buffer, slot)
 
     def cancel(self) -> None:
         """Ask every worker to stop after the item it is at."""
@@ -86,6 +90,14 @@ class Board:
                     mapped.close()
 
 
+def _lay_out(file: io.FileIO) -> mmap.mmap:
+    # To write what the file system has no room for is an error; to touch it in mapped memory would be the end of us.
+    blank = memoryview(bytes(SIZE))
+    while blank.nbytes:
+        blank = blank[file.write(blank) :]
+    return mmap.mmap(file.fileno(), SIZE)
+
+
 def attach(path: str) -> Buffer:
     """Map a board that another process made."""
     with open(path, "rb+") as file:
@@ -95,6 +107,10 @@ def attach(path: str) -> Buffer:
 def sign(buffer: Buffer, slot: int) -> None:
     """Say that this process has the chunk now."""
     _pid.pack_into(buffer, HEADER + SLOT * slot, os.getpid())
+
+
+def read(buffer: Buffer, slot: int) -> Mark:
+    return Mark(*_slot.unpack_from(buffer, HEADER + SLOT * slot))
 
 
 def item_offset(slot: int) -> int:

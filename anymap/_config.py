@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 _PREFIX = "ANYMAP_"
 
@@ -17,11 +17,13 @@ class Settings:
     backend: str | None
     workers: str | None
     progress: str | None
+    show_items: str | None
+    """Whether an item's ``repr`` may stand in notes and messages: ``on`` or ``off``."""
 
 
 def current() -> Settings:
-    """Read ``ANYMAP_FORCE_BACKEND``, ``ANYMAP_BACKEND``, ``ANYMAP_WORKERS`` and ``ANYMAP_PROGRESS``."""
-    return Settings(*(_variable(name) for name in ("FORCE_BACKEND", "BACKEND", "WORKERS", "PROGRESS")))
+    """Read ``ANYMAP_FORCE_BACKEND``, ``ANYMAP_BACKEND`` and so on: a variable for each field."""
+    return Settings(*(_variable(field.name.upper()) for field in fields(Settings)))
 
 
 def _variable(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -22,6 +23,7 @@ def available() -> int:
     return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
+@functools.cache
 def _quota() -> float | None:
     """Return the CPUs that control group version 2 grants (kernel.org, cgroup-v2: ``cpu.max``)."""
     try:

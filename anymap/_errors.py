@@ -127,12 +127,19 @@ class RemoteError(AnymapError):
 class MapError(AnymapError, ExceptionGroup):
     """Items failed in a map that ran with ``on_error="group"`` or passed ``max_failures``.
 
-    ``results`` holds what succeeded, with the exception in the place of each item that failed;
-    ``failures`` the :class:`~anymap.Failure` of each, in the order of the items.
+    ``exceptions`` are those of the items that failed, in the order of the input, and last the input's own, if it raised.
+    ``split``, ``subgroup`` and ``except*`` give errors of this class, with the failures that belong to them.
+
+    A map that passed ``max_failures`` was ended early. Its ``results`` go as far as the input was read, each in its
+    item's place, also with ``ordered=False`` or ``on_error="skip"``; items that were not finished have a
+    :class:`concurrent.futures.CancelledError` there. Such an item may have been started.
     """
 
     results: Sequence[Any]
+    """What succeeded, with the exception in the place of each item that failed; empty if the map was ``lazy``, as the
+    results have been handed out."""
     failures: Sequence[Any]
+    """The :class:`~anymap.Failure` of each item that failed, in the order of the input."""
 
     def __new__(
         cls,

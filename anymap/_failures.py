@@ -187,7 +187,15 @@ class _Mark(NamedTuple):
 
 
 def attach(
-    exc: Exception, index: int, item: object, attempts: int, seconds: float, worker: str, depth: int = 0
+    exc: Exception,
+    index: int,
+    item: object,
+    attempts: int,
+    seconds: float,
+    worker: str,
+    *,
+    depth: int,
+    show_item: bool,
 ) -> Exception:
     """Put on ``exc`` the note that names its item, and what :func:`failure` returns.
 
@@ -200,8 +208,13 @@ def attach(
     text = "".join(traceback.format_exception(exc))
     setattr(exc, _ATTRIBUTE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker), depth))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    exc.add_note(f"anymap: item {index} ({safe_repr(item)}) failed after {tries} in worker {worker}")
+    exc.add_note(f"anymap: {item_name(index, item, shown=show_item)} failed after {tries} in worker {worker}")
     return exc
+
+
+def item_name(index: int, item: object, *, shown: bool) -> str:
+    """Return what messages call an item; ``shown``: with its ``repr``."""
+    return f"item {index} ({safe_repr(item)})" if shown else f"item {index}"
 
 
 def _copy(exc: Exception) -> Exception:

@@ -14,14 +14,17 @@ that class is not touched: cloudpickle alone would load the worker's copy of its
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import mmap
 import os
 import pickle
+import reprlib
 import sys
 import uuid
 import weakref
+from contextlib import suppress
 from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from types import FunctionType
@@ -30,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _dynamic_class_reduce
 
+from anymap import _spool
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
@@ -43,6 +47,10 @@ _OUT_OF_BAND = 64 * 1024
 """A buffer of fewer bytes is cheaper inside the pickle."""
 _SPILL = 64 * 1024
 """A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
+_LARGE_TOGETHER = 1024 * 1024
+"""Plain values of more bytes go one by one, too: who has no memory for all of them may have it for some."""
+_COPIES, _BESIDES = 3, 1024 * 1024
+"""To send a parcel through a pipe takes memory for so many copies of it, and so many bytes besides."""
 _DEEPEST_FAULT = 20
 """What cannot be pickled because it is nested too deeply has its fault nowhere."""
 _ALIGNMENT = 64
@@ -60,6 +68,11 @@ class Parcel(NamedTuple):
 
     def nbytes(self) -> int:
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+_NONE = pickle.dumps(None, 5)
+_NOTHING = Parcel(_NONE, (len(_NONE),))
+"""Stands for a value that cannot be packed."""
 
 
 class SpilledParcel(NamedTuple):
@@ -230,30 +243,69 @@ def _is_of(spec: ModuleSpec, module: Any) -> bool:
     return not spec.has_location or spec.origin == file
 
 
-def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, NotPicklable]]:
-    """Pack ``values``; the second part tells which positions could not be, and why."""
-    if _all_plain(values):
-        return Parcel(pickle.dumps(values, 5)), {}
+def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+    """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``."""
+    try:
+        if _all_plain(values) and len(data := pickle.dumps(values, 5)) <= _LARGE_TOGETHER:
+            return Parcel(data), {}
+        return _pack_each(values, classes)
+    except MemoryError:
+        return _pack_sparingly(values, classes)
+
+
+def _pack_each(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+    """Pack values one by one. Raises ``MemoryError`` where there is not enough of it."""
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     pickler = _Pickler(file, classes, buffer_callback=lambda buffer: _keep_inside(buffer, buffers))
     ends: list[int] = []
     counts: list[int] = []
-    refused: dict[int, NotPicklable] = {}
+    refused: dict[int, Exception] = {}
     for position, value in enumerate(values):
         start, known = file.tell(), len(buffers)
         try:
             pickler.dump(value)
+        except MemoryError:
+            raise
         except Exception as exc:  # noqa: BLE001 - __reduce__ is the user's code and may raise anything
             refused[position] = NotPicklable(f"{describe_fault(value)}: {exc}")
             refused[position].__cause__ = exc
             file.seek(start)
             file.truncate()
+            file.write(_NONE)
             del buffers[known:]
         pickler.clear_memo()
         ends.append(file.tell())
         counts.append(len(buffers) - known)
     return Parcel(file.getvalue(), tuple(ends), buffers, tuple(counts) if buffers else ()), refused
+
+
+def _pack_sparingly(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+    """Pack values for some of which there may not be enough memory: those are refused, the others are not."""
+    parcels: list[Parcel] = []
+    refused: dict[int, Exception] = {}
+    for position, value in enumerate(values):
+        try:
+            parcel, reasons = _pack_each([value], classes)
+        except MemoryError as exc:
+            parcel, reasons = _NOTHING, {0: _no_memory(value, exc)}
+        parcels.append(parcel)
+        if reasons:
+            refused[position] = reasons[0]
+    return _joined(parcels), refused
+
+
+def _no_memory(value: object, exc: MemoryError) -> MemoryError:
+    refusal = MemoryError(f"there is not enough memory to pickle a {type(value).__qualname__}")
+    refusal.__cause__ = exc
+    return refusal
+
+
+def _joined(parcels: list[Parcel]) -> Parcel:
+    ends = tuple(accumulate(len(parcel.data) for parcel in parcels))
+    buffers = [buffer for parcel in parcels for buffer in parcel.buffers]
+    counts = tuple(len(parcel.buffers) for parcel in parcels) if buffers else ()
+    return Parcel(b"".join(parcel.data for parcel in parcels), ends, buffers, counts)
 
 
 def _all_plain(values: list[Any]) -> bool:
@@ -314,29 +366,26 @@ def unpack(parcel: Parcel | SpilledParcel, *, keep: bool = False) -> list[Any] |
 def spill(parcel: Parcel, folder: str | None) -> Parcel | SpilledParcel:
     """Move a large parcel to a file in ``folder``; make it fit to be pickled itself where it stays."""
     if folder is not None and parcel.nbytes() >= _SPILL:
-        try:
+        # Where there is no room left: the pipe is slower, and always has room.
+        with suppress(OSError):
             return _write_file(parcel, folder)
-        except OSError:
-            # No room left there: the pipe is slower, and always has room.
-            pass
     return parcel._replace(buffers=[bytearray(_raw(buffer)) for buffer in parcel.buffers]) if parcel.buffers else parcel
 
 
 def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
-    path = os.path.join(folder, uuid.uuid4().hex)
-    places: list[tuple[int, int]] = []
-    with open(path, "xb", buffering=0) as file:
-        try:
-            _write_all(file, memoryview(parcel.data))
-            for buffer in parcel.buffers:
-                raw = _raw(buffer)
-                file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
-                places.append((file.tell(), raw.nbytes))
-                _write_all(file, raw)
-        except BaseException:
-            os.unlink(path)
-            raise
+    path, places = _spool.write_file(folder, lambda file: _write_parcel(file, parcel))
     return SpilledParcel(path, len(parcel.data), tuple(places), parcel.ends, parcel.counts)
+
+
+def _write_parcel(file: io.FileIO, parcel: Parcel) -> list[tuple[int, int]]:
+    places: list[tuple[int, int]] = []
+    _write_all(file, memoryview(parcel.data))
+    for buffer in parcel.buffers:
+        raw = _raw(buffer)
+        file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
+        places.append((file.tell(), raw.nbytes))
+        _write_all(file, raw)
+    return places
 
 
 def _write_all(file: io.FileIO, view: memoryview) -> None:
@@ -347,11 +396,29 @@ def _write_all(file: io.FileIO, view: memoryview) -> None:
 def _map_file(spilled: SpilledParcel, *, keep: bool) -> Parcel:
     with open(spilled.path, "rb") as file:
         # A private mapping: the reader may write to his arrays, and the file stays as it is.
-        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        view = memoryview(_mapped(file))
     if not keep:
         os.unlink(spilled.path)
     buffers = [view[start : start + size] for start, size in spilled.places]
     return Parcel(view[: spilled.size], spilled.ends, buffers, spilled.counts)
+
+
+def _mapped(file: io.BufferedReader) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as exc:
+        if exc.errno == errno.ENOMEM:
+            raise MemoryError(f"there is not enough memory to map {os.fstat(file.fileno()).st_size} bytes") from exc
+        raise
+
+
+def prove_memory_to_send(parcel: Parcel | SpilledParcel) -> None:
+    """Raise ``MemoryError`` here, where something can be done about it, rather than inside an engine."""
+    size = parcel.nbytes() if isinstance(parcel, Parcel) else 0
+    try:
+        mmap.mmap(-1, _COPIES * size + _BESIDES).close()
+    except OSError as exc:
+        raise MemoryError(f"there is not enough memory to send {size} bytes") from exc
 
 
 def describe_fault(value: object) -> str:
@@ -385,7 +452,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
     """Yield what ``value`` is made of, each with the words that lead to it."""
     if isinstance(value, dict):
         for key, part in value.items():
-            yield f"[{key!r}]", part
+            yield f"[{reprlib.repr(key)}]", part
     elif isinstance(value, (list, tuple, set, frozenset)):
         for position, part in enumerate(value):
             yield f"[{position}]", part

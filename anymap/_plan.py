@@ -58,6 +58,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         desc=_text("desc", options["desc"]),
         sinks=tuple(_sinks(settings, options["progress"], outer)),
         depth=outer,
+        show_items=_shows_items(settings),
     )
     _check_timeout(plan)
     _check_max_failures(plan)
@@ -120,6 +121,10 @@ def _sinks(settings: Settings, asked: Any, outer: int) -> list[Sink]:
         return resolve(settings.progress)
     except ConfigError as exc:
         raise ConfigError(f"ANYMAP_PROGRESS: {exc}") from None
+
+
+def _shows_items(settings: Settings) -> bool:
+    return bool(_one_of("ANYMAP_SHOW_ITEMS", settings.show_items or "on", ("on", "off")) == "on")
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
@@ -219,8 +224,8 @@ def _check_timeout(plan: Plan) -> None:
         warnings.warn(
             f"backend {plan.backend.name!r} cannot end an item: timeout={plan.timeout:g} is not enforced", stacklevel=4
         )
-    elif traits.remote:
+    elif traits.remote and not traits.live:
         raise UnsupportedOption(
             f"backend {plan.backend.name!r} cannot tell when an item began, so timeout= cannot be kept; "
-            "'processes', 'pathos' and 'threads' can"
+            "'processes', 'pathos', 'dask' and 'threads' can"
         )

@@ -1,58 +1,164 @@
 """Folders for what is too large for a pipe, and their removal, come what may.
 
-In memory where the system has a place for that (``/dev/shm``), else among the temporary files. A process holds a lock on
-its folder: one whose process was killed before it could tidy up is swept by the next process that needs one.
+In memory where the system has a place for that (``/dev/shm``), and among the temporary files for what finds no room
+there. A process holds a lock on its folders: one whose process was killed before it could tidy up is swept by the next
+process that needs one.
 """
 
 from __future__ import annotations
 
 import atexit
+import errno
 import os
-import shutil
-import tempfile
 import threading
 import time
 import uuid
 from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_lock = threading.Lock()
-_folders: dict[int, str] = {}
-_locks: dict[int, int] = {}
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterator
+
+_T = TypeVar("_T")
+
+_OVERFLOW = ".overflow"
+"""In a process's folder in memory, the link to its folder among the temporary files."""
 _SETTLING = 5.0
 """Seconds for which a new folder is not looked at: its owner may not have locked it yet."""
 
 
+class _Home(NamedTuple):
+    """The folders of one process, and the file descriptors that hold their locks."""
+
+    folders: list[str]
+    locks: list[int]
+
+
+_lock = threading.Lock()
+_homes: dict[int, _Home] = {}
+
+
 def make_folder() -> str:
-    """Return a new empty folder, for one map."""
-    folder = os.path.join(_process_folder(), uuid.uuid4().hex)
+    """Return a new empty folder, for one map. Raises ``OSError`` where there is no room for it."""
     try:
-        os.mkdir(folder)
+        return _make_in(_home())
     except FileNotFoundError:  # somebody tidied the temporary files
         remove_own()
-        folder = os.path.join(_process_folder(), uuid.uuid4().hex)
-        os.mkdir(folder)
-    return folder
+        return _make_in(_home())
 
 
 def remove_folder(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    import shutil  # noqa: PLC0415 - workers have no need of it, and should start fast
+
+    for place in (folder, _overflow(folder)):
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _process_folder() -> str:
+def write_file(folder: str, write: Callable[[io.FileIO], _T]) -> tuple[str, _T]:
+    """Have ``write`` fill a new file in ``folder``; return its path and what ``write`` returned.
+
+    Where there is no room, ``write`` is called again with a file elsewhere. Raises ``OSError`` and leaves nothing
+    behind if there is no room anywhere.
+    """
+    try:
+        return _write(folder, write)
+    except FileNotFoundError:  # the map is over
+        raise
+    except OSError as exc:
+        full = exc
+    overflow = _overflow(folder)
+    try:
+        # Not before it is needed: on a disk that takes a good part of the time of a small map.
+        with suppress(FileExistsError):
+            os.mkdir(overflow)
+        return _write(overflow, write)
+    except OSError as exc:
+        raise _no_room({_base(folder): full, _base(overflow): exc}) from exc
+
+
+def _write(folder: str, write: Callable[[io.FileIO], _T]) -> tuple[str, _T]:
+    path = os.path.join(folder, uuid.uuid4().hex)
+    try:
+        with open(path, "xb+", buffering=0) as file:
+            return path, write(file)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _overflow(folder: str) -> str:
+    """Return where files of a map go when its folder has no room for them."""
+    home, name = os.path.split(folder)
+    return os.path.join(home, _OVERFLOW, name)
+
+
+def _base(folder: str) -> str:
+    """Return what the user knows of where a map's folder is."""
+    return os.path.dirname(os.path.dirname(os.path.realpath(folder)))
+
+
+def _make_in(home: _Home) -> str:
+    name = uuid.uuid4().hex
+    failed: dict[str, OSError] = {}
+    for base in home.folders:
+        folder = os.path.join(base, name)
+        try:
+            os.mkdir(folder)
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            failed[_base(folder)] = exc
+        else:
+            return folder
+    raise _no_room(failed)
+
+
+def _home() -> _Home:
     pid = os.getpid()
     with _lock:
-        if pid not in _folders:
-            base = _base()
-            _sweep(base)
-            _folders[pid] = tempfile.mkdtemp(prefix=f"anymap-{_user()}-{pid}-", dir=base)
-            _locks[pid] = _lock_folder(_folders[pid])
+        if pid not in _homes:
+            _homes[pid] = _make_home(pid)
             atexit.register(_remove_own, pid)
-        return _folders[pid]
+        return _homes[pid]
+
+
+def _make_home(pid: int) -> _Home:
+    import tempfile  # noqa: PLC0415 - as with shutil
+
+    folders: list[str] = []
+    failed: dict[str, OSError] = {}
+    for base in _bases():
+        _sweep(base)
+        try:
+            folders.append(tempfile.mkdtemp(prefix=f"anymap-{_user()}-{pid}-", dir=base))
+        except OSError as exc:
+            failed[base] = exc
+    if not folders:
+        raise _no_room(failed)
+    if len(folders) > 1:
+        with suppress(OSError):
+            os.symlink(folders[1], os.path.join(folders[0], _OVERFLOW))
+    return _Home(folders, [_lock_folder(folder) for folder in folders])
+
+
+def _no_room(failed: dict[str, OSError]) -> OSError:
+    """Return an error of the first one's kind that says where was tried."""
+    reasons = {place: exc for place, exc in failed.items() if exc.errno != errno.ENOENT} or failed
+    tried = (
+        ", ".join(f"{place} ({exc.strerror})" for place, exc in reasons.items()) or "no folder that can be written to"
+    )
+    first = next(iter(reasons.values()), None)
+    return OSError(
+        errno.ENOSPC if first is None else first.errno,
+        f"anymap has no room for its files, tried: {tried}; make room there, or set TMPDIR to a folder that has some",
+    )
 
 
 def _lock_folder(folder: str) -> int:
@@ -70,17 +176,32 @@ def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
-def _base() -> str:
+def _bases() -> list[str]:
+    """Return where folders may be, the best place first."""
+    return list(dict.fromkeys((*_memory(), *_disk())))
+
+
+def _memory() -> Iterator[str]:
     shm = "/dev/shm"  # noqa: S108 - what is made there has a name of its own, and is the user's alone
-    return shm if os.path.isdir(shm) and os.access(shm, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    if os.path.isdir(shm) and os.access(shm, os.W_OK | os.X_OK):
+        yield shm
+
+
+def _disk() -> Iterator[str]:
+    import tempfile  # noqa: PLC0415 - as with shutil
+
+    with suppress(FileNotFoundError):  # none has room for as much as a letter
+        yield tempfile.gettempdir()
 
 
 def _sweep(base: str) -> None:
     """Remove what dead processes of this user left behind."""
+    import shutil  # noqa: PLC0415 - as above
+
     with suppress(OSError):
         for entry in os.scandir(base):
             if entry.name.startswith(f"anymap-{_user()}-") and _is_deserted(entry.path):
-                remove_folder(entry.path)
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _is_deserted(folder: str) -> bool:
@@ -97,20 +218,22 @@ def _is_deserted(folder: str) -> bool:
 
 
 def _remove_own(pid: int) -> None:
-    # A forked child inherits this, and the folder is not its own.
+    # A forked child inherits this, and the folders are not its own.
     if os.getpid() == pid:
         remove_own()
 
 
 def remove_own() -> None:
-    """Remove this process's folder; the next map makes a new one."""
-    pid = os.getpid()
+    """Remove this process's folders; the next map makes new ones."""
+    import shutil  # noqa: PLC0415 - as above
+
     with _lock:
-        folder, held = _folders.pop(pid, None), _locks.pop(pid, None)
-    if folder is not None:
-        remove_folder(folder)
-    if held is not None:
-        os.close(held)
+        home = _homes.pop(os.getpid(), None)
+    if home is not None:
+        for folder in home.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        for held in home.locks:
+            os.close(held)
 
 
 def _after_fork() -> None:

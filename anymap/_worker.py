@@ -7,6 +7,7 @@ it, in whatever process, calling it runs the chunk and returns the answer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -16,17 +17,20 @@ import threading
 import time
 from collections import OrderedDict
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from anymap import _board, _failures, _payload, _watch
+from anymap import _board, _failures, _heartbeat, _payload, _shipping, _watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from anymap._payload import Parcel, Unpacked
+    from anymap._shipping import Shipment
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised by one whenever what tasks or answers look like changes."""
+
+_WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
 
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
@@ -46,7 +50,11 @@ class MapSpec(NamedTuple):
     stop_on_error: bool
     """End the chunk at its first failing item."""
     board: Any
-    """A path; the board's memory itself where memory is shared; ``None`` where there is none."""
+    """A path; the board's memory itself where memory is shared; ``None`` where the caller's board cannot be reached."""
+    channel: Any
+    """A :class:`~anymap.backends.base.Channel` to tell by how far a chunk is; ``None`` where nobody listens."""
+    timeout: float | None
+    """Seconds after which the caller gives an item up."""
     spool: str | None
     """The folder for large results; ``None`` where no folder is shared."""
     parent: int
@@ -77,7 +85,7 @@ class Answer(NamedTuple):
 class Task:
     """One chunk, ready to run anywhere."""
 
-    __slots__ = ("budget", "classes", "count", "rows", "slot", "spec")
+    __slots__ = ("budget", "classes", "count", "most", "rows", "slot", "spec")
 
     def __init__(
         self,
@@ -91,6 +99,8 @@ class Task:
         self.spec = spec
         self.rows = rows
         self.count = count
+        self.most = count
+        """So many rows may be run; a worker that is to be replaced soon sets it."""
         self.slot = slot
         self.budget = budget
         self.classes = classes
@@ -121,10 +131,12 @@ def describe_misfit(caller: tuple[int, int, int], worker: tuple[int, int, int]) 
     return f"{protocols}, the worker {worker[1]}.{worker[2]} and {worker[0]}: install the same on both"
 
 
-def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None) -> bytes:
+def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None, shipment: Shipment | None) -> bytes:
     """Run a task that another host sent, its function apart from it if that is large; return the pickled answer."""
     if spoken != dialect():
         raise RuntimeError(describe_misfit(spoken, dialect()))
+    if shipment is not None:
+        _shipping.install(shipment)
     if function is not None:
         task.spec = task.spec._replace(function=function)
     return pickle.dumps(task(), 5)
@@ -135,7 +147,7 @@ class _Context(NamedTuple):
 
     func: Callable[..., Any]
     classes: _payload.ClassTable
-    board: _board.Buffer
+    board: _board.Buffer | None
 
 
 _contexts: OrderedDict[str, _Context] = OrderedDict()
@@ -152,9 +164,8 @@ def _run(task: Task) -> Answer:
         settle_in(spec.parent)
     try:
         context = _context(task)
-        rows = _payload.unpack(task.rows)
         with _inside(spec):
-            return _answer_in_bytes(task, context, rows)
+            return _answer_or_end(task, context)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _failures.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), task.slot, broken)
@@ -162,12 +173,52 @@ def _run(task: Task) -> Answer:
 
 def _answer_in_memory(task: Task) -> Answer:
     with _inside(task.spec):
-        ran = _run_rows(task, task.spec.function, task.rows, task.spec.board)
+        ran = _run_rows(task, task.spec.function, task.rows, task.spec.board, task.slot)
     return Answer(ran.done, ran.values, ran.failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
 
 
-def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked) -> Answer:
-    ran = _run_rows(task, context.func, rows, context.board)
+def _answer_or_end(task: Task, context: _Context) -> Answer:
+    """Answer. A worker that has no memory left for that ends, and is replaced."""
+    try:
+        answer = _answer_in_bytes(task, context, _rows(task))
+        _payload.prove_memory_to_send(answer.values)
+    except MemoryError:
+        if task.spec.parent in {0, os.getpid()}:
+            raise
+        if task.count == 1 and context.board is not None:
+            # It did not run any more, but it is to blame.
+            _board.write_item(context.board, _board.item_offset(task.slot), 0, time.monotonic())
+        end_for_want_of_memory()
+    return answer
+
+
+def end_for_want_of_memory() -> NoReturn:
+    """End this process, in which nothing can be relied on any more, without needing memory for it."""
+    os.write(2, _WANT_OF_MEMORY)
+    os._exit(errno.ENOMEM)
+
+
+def _rows(task: Task) -> list[Any] | Unpacked | _NotLoaded:
+    try:
+        return _payload.unpack(task.rows)
+    except MemoryError as exc:
+        if task.count > 1:  # who needs too much of it is found out when they come one by one
+            raise
+        return _NotLoaded(exc)
+
+
+class _NotLoaded:
+    """Stands for the row of a chunk that could not be loaded."""
+
+    def __init__(self, reason: MemoryError) -> None:
+        self._reason = reason
+
+    def __getitem__(self, position: int) -> NoReturn:
+        raise self._reason
+
+
+def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked | _NotLoaded) -> Answer:
+    ran = _run_on_board(task, context, rows)
 
     def dumps(value: Any) -> bytes:
         parcel, refused = _payload.pack([value], context.classes)
@@ -183,12 +234,17 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked) 
     return Answer(ran.done, values, failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
 
 
+def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _NotLoaded) -> _Ran:
+    if context.board is not None:
+        return _run_rows(task, context.func, rows, context.board, task.slot)
+    board = bytearray(_board.HEADER + _board.SLOT)
+    with _heartbeat.beating(task, board):
+        return _run_rows(task, context.func, rows, board, 0)
+
+
 def _pack_results(values: list[Any], classes: _payload.ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     parcel, refused = _payload.pack(values, classes)
-    if not refused:
-        return parcel, {}
-    kept = [None if position in refused else value for position, value in enumerate(values)]
-    return _payload.pack(kept, classes)[0], {position: _blame("result", exc) for position, exc in refused.items()}
+    return parcel, {position: _blame("result", exc) for position, exc in refused.items()}
 
 
 def _blame(what: str, exc: Exception) -> Exception:
@@ -212,17 +268,17 @@ class _Ran(NamedTuple):
     longest: float
 
 
-def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer) -> _Ran:
+def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
     """Run the rows one after another until the chunk, its time budget or the map ends."""
     star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
-    offset = _board.item_offset(task.slot)
-    _board.sign(board, task.slot)
+    offset = _board.item_offset(slot)
+    _board.sign(board, slot)
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
     longest = 0.0
     began = now = clock()
     end = began + task.budget if task.budget is not None else float("inf")
-    for position in range(task.count):
+    for position in range(task.most):
         if board[0] or now > end:
             break
         write_item(board, offset, position, now)
@@ -233,7 +289,8 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
             _let_interrupts_pass(exc, task.spec)
             values.append(None)
             failures.append((position, exc, clock() - now))
-            if task.spec.stop_on_error:
+            # What there is no memory for here may find some elsewhere.
+            if task.spec.stop_on_error or isinstance(exc, MemoryError):
                 break
         before, now = now, clock()
         if now - before > longest:  # noqa: PLR1730 - max() costs several times as much, for each item
@@ -269,7 +326,7 @@ def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
     classes = _payload.receiver_table(spec.map_id)
     classes.blobs.update(blobs)
     func = _payload.unpack(spec.function, keep=True)[0]
-    board = _board.attach(spec.board) if spec.board else bytearray(_board.SIZE)
+    board = _board.attach(spec.board) if spec.board else None
     return _Context(func, classes, board)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BACKEND", "FORCE_BACKEND", "WORKERS", "PROGRESS"):
+    for name in ("BACKEND", "FORCE_BACKEND", "WORKERS", "PROGRESS", "SHOW_ITEMS"):
         monkeypatch.delenv(f"ANYMAP_{name}", raising=False)
 
 
@@ -382,7 +382,7 @@ def test_what_is_forced_does_not_hide_a_wrong_keyword(monkeypatch: pytest.Monkey
         start(require="memory")
 
 
-@pytest.mark.parametrize("name", ["BACKEND", "FORCE_BACKEND", "WORKERS", "PROGRESS"])
+@pytest.mark.parametrize("name", ["BACKEND", "FORCE_BACKEND", "WORKERS", "PROGRESS", "SHOW_ITEMS"])
 @pytest.mark.parametrize("value", ["", "  "])
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"ANYMAP_{name}", value)
@@ -399,6 +399,7 @@ def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch, name: s
         ("ANYMAP_WORKERS", "0", "1 or more"),
         ("ANYMAP_WORKERS", "200%", "100 %"),
         ("ANYMAP_PROGRESS", "bra", "Did you mean 'bar'"),
+        ("ANYMAP_SHOW_ITEMS", "no", "'on', 'off'"),
     ],
 )
 @pytest.mark.parametrize("lazy", [False, True])

@@ -22,8 +22,7 @@ from distributed import Client, LocalCluster, Security
 
 import anymap
 from anymap import _payload, _worker
-from anymap._local import dask_cluster
-from anymap.backends import dask
+from anymap._dask import messages, own, watch
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
 
@@ -53,6 +52,8 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         star=False,
         stop_on_error=False,
         board=None,
+        channel=None,
+        timeout=None,
         spool=None,
         parent=0,
         shares_memory=False,
@@ -211,10 +212,10 @@ def test_our_own_cluster_is_kept_for_the_next_map_and_ends_by_shutdown(opened: C
 def test_our_own_cluster_ends_when_nobody_needs_it_any_more(
     opened: Callable[..., Dask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_cluster, "_TICK", TICK)
+    monkeypatch.setattr(own, "_TICK", TICK)
     anymap.shutdown()
     [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
-    monkeypatch.setattr(dask_cluster, "_IDLE", TICK)
+    monkeypatch.setattr(own, "_IDLE", TICK)
     until(lambda: not psutil.pid_exists(pid))
     assert anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1) != [pid]
 
@@ -427,7 +428,7 @@ def test_a_handler_of_the_user_s_hears_what_is_told_during_a_map(
 def test_deaths_are_heard_of_though_the_user_takes_the_topic_for_himself(
     cluster: Cluster, opened: Callable[..., Dask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask, "_GLANCE", 0.0)
+    monkeypatch.setattr(watch, "_GLANCE", 0.0)
     cluster.add_worker()
     with Client(cluster.address, set_as_default=False) as client:
         backend = opened(client=client)
@@ -479,8 +480,10 @@ def test_closing_drops_what_is_queued_and_returns_at_once(dask_cluster: str, tmp
 
 def test_a_large_function_does_not_travel_with_each_task(dask_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    submit = dask._submit
-    monkeypatch.setattr(dask, "_submit", lambda *args, **kwargs: sent.append(len(args[1])) or submit(*args, **kwargs))
+    submit = messages.submit
+    monkeypatch.setattr(
+        messages, "submit", lambda *args, **kwargs: sent.append(len(args[1])) or submit(*args, **kwargs)
+    )
     big = bytes(20_000_000)
     found = anymap.pmap(lambda x: len(big) + x, range(10), backend=Dask(scheduler_file=dask_cluster), chunksize=1)
     assert found == [len(big) + x for x in range(10)]
@@ -493,9 +496,9 @@ def test_a_function_that_was_lost_is_sent_again(local_client: Client, opened: Ca
     backend = opened(client=local_client)
     task = task_of(lambda _: len(big), 0)
     assert values_of(backend.submit(task).result(LONG)) == [len(big)]
-    assert backend._function is not None
-    local_client.cancel([backend._function], force=True)
-    until(lambda: backend._function is not None and backend._function.status == "cancelled")
+    assert backend._held is not None
+    local_client.cancel([backend._held], force=True)
+    until(lambda: backend._held is not None and backend._held.status == "cancelled")
     assert values_of(backend.submit(task).result(LONG)) == [len(big)]
 
 
@@ -547,7 +550,166 @@ def test_a_worker_without_anymap_is_told_of_with_its_address(cluster: Cluster, o
         opened(address=cluster.address)
 
 
+# --- modules that the workers have not ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Make a module and a package that can be imported in this process alone; give their folder."""
+    folder = tmp_path / "only_here"
+    (folder / "wide" / "deep").mkdir(parents=True)
+    (folder / "slim.py").write_text("def double(x):\n    return 2 * x\n\nclass Box:\n    pass\n")
+    (folder / "wide" / "__init__.py").write_text("from wide.deep.inner import read\n")
+    (folder / "wide" / "deep" / "inner.py").write_text(
+        "from importlib.resources import files\n\ndef read(_):\n    return files('wide').joinpath('data.txt').read_text()\n"
+    )
+    (folder / "wide" / "data.txt").write_text("first edition")
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"slim", "wide"}]:
+        del sys.modules[name]
+
+
+def test_a_module_that_the_workers_have_not_is_named_with_the_cure(cluster: Cluster, only_here: Path) -> None:
+    import slim  # type: ignore[import-not-found]
+
+    cluster.add_worker()
+    backend = Dask(address=cluster.address)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'slim'") as caught:
+        anymap.pmap(slim.double, [1], backend=backend)
+    assert "Dask(ship_modules=['slim'])" in str(caught.value.__notes__)
+    right, wrong = anymap.pmap(type, [1, slim.Box()], backend=backend, on_error="return")
+    assert right is int
+    assert "Dask(ship_modules=['slim'])" in str(wrong.__notes__)
+    # One that nobody has is the caller's own affair.
+    [error] = anymap.pmap(__import__, ["nowhere"], backend=backend, on_error="return")
+    assert "ship_modules" not in str(error.__notes__)
+
+
+def test_modules_are_shipped_with_their_data_as_they_are_now(cluster: Cluster, only_here: Path) -> None:
+    import slim
+    import wide  # type: ignore[import-not-found]
+
+    cluster.add_worker("--nworkers", "2")
+    backend = Dask(address=cluster.address, ship_modules=["slim", "wide"])
+    assert anymap.pmap(slim.double, range(20), backend=backend) == [2 * x for x in range(20)]
+    assert set(anymap.pmap(wide.read, range(20), backend=backend)) == {"first edition"}
+    (only_here / "wide" / "data.txt").write_text("second edition")
+    (only_here / "slim.py").write_text("def double(x):\n    return x + x + 1\n")
+    assert set(anymap.pmap(wide.read, range(20), backend=backend)) == {"second edition"}
+    assert anymap.pmap(slim.double, range(20), backend=backend) == [2 * x + 1 for x in range(20)]
+
+
+@pytest.mark.parametrize("names", ["json", ["sys"], ["no_such_module"], ["json.decoder"], ["__main__"]])
+def test_what_cannot_be_shipped_is_refused(names: Any) -> None:
+    with pytest.raises(anymap.ConfigError, match="ship_modules"):
+        anymap.pmap(abs, [-1], backend=Dask(ship_modules=names), workers=1)
+
+
+# --- how far a chunk is -------------------------------------------------------------------------------------------
+
+
+def test_a_late_item_is_given_up_and_its_place_goes_to_others(cluster: Cluster, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+
+    def stick(x: int) -> int:
+        if x == 1:
+            until(over.exists)
+        return x
+
+    cluster.add_worker("--nworkers", "1")
+    found = anymap.pmap(stick, range(6), backend=Dask(address=cluster.address), timeout=0.3, on_error="return")
+    assert [type(value) for value in found] == [int, anymap.ItemTimeout, int, int, int, int]
+    # The worker's only thread is still stuck.
+    assert anymap.pmap(abs, [-1], backend=Dask(address=cluster.address)) == [1]
+    over.touch()
+
+
+def test_our_own_cluster_ends_the_worker_of_a_late_item(tmp_path: Path) -> None:
+    def stick(x: int) -> int:
+        if x == 1:
+            (tmp_path / f"pid.{os.getpid()}").touch()
+            time.sleep(FOREVER)
+        return x
+
+    found = anymap.pmap(stick, range(6), backend="dask", workers=1, timeout=0.3, on_error="return")
+    assert [type(value) for value in found] == [int, anymap.ItemTimeout, int, int, int, int]
+    [mark] = tmp_path.glob("pid.*")
+    until(lambda: not psutil.pid_exists(int(mark.suffix[1:])))
+
+
+def test_items_are_counted_while_their_chunk_is_under_way_on_another_host(dask_cluster: str, tmp_path: Path) -> None:
+    def wait_for_it(x: int) -> int:
+        if x == 3:
+            until((tmp_path / "seen").exists)
+        return x
+
+    def sink(event: Any) -> None:
+        if event.__class__.__name__ == "Advanced" and event.done == 3:
+            (tmp_path / "seen").touch()
+
+    backend = Dask(scheduler_file=dask_cluster)
+    assert anymap.pmap(wait_for_it, range(5), backend=backend, chunksize=5, progress=sink) == list(range(5))
+
+
+def test_nothing_is_told_where_nobody_listens(dask_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dask, "channel", lambda *_: pytest.fail("a channel was opened"))
+    assert anymap.pmap(abs, [-1], backend=Dask(scheduler_file=dask_cluster)) == [1]
+
+
+def test_a_worker_that_comes_later_is_used(cluster: Cluster, tmp_path: Path) -> None:
+    def meet(x: int) -> int:
+        (tmp_path / f"pid.{os.getpid()}").touch()
+        until(lambda: len(list(tmp_path.glob("pid.*"))) == 2)
+        return os.getpid()
+
+    cluster.add_settled_workers(1)
+    with anymap.pmap(meet, range(4), backend=Dask(address=cluster.address), lazy=True, chunksize=1) as results:
+        helper = threading.Thread(target=lambda: until(lambda: list(tmp_path.glob("pid.*"))) and cluster.add_worker())
+        helper.start()
+        assert len(set(results)) == 2
+        helper.join()
+
+
 # --- deaths -------------------------------------------------------------------------------------------------------
+
+
+def test_on_our_own_cluster_one_death_tells_the_item_and_the_signal(tmp_path: Path) -> None:
+    def die(x: int) -> int:
+        with (tmp_path / str(x)).open("a") as file:
+            file.write("x")
+        if x == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    found = anymap.pmap(die, range(8), backend="dask", workers=2, on_error="return")
+    assert isinstance(found[3], anymap.WorkerLost)
+    assert found[3].exitcode == -signal.SIGKILL
+    assert found[:3] + found[4:] == [0, 1, 2, 4, 5, 6, 7]
+    assert (tmp_path / "3").read_text() == "x"
+
+
+class NeedsTooMuch:
+    """Cannot be loaded in a worker for want of memory."""
+
+    def __call__(self, x: int) -> int:
+        return x
+
+    def __reduce__(self) -> Any:
+        return run_out_of_memory, (os.getpid(),)
+
+
+def run_out_of_memory(caller: int) -> Callable[[int], int]:
+    if os.getpid() != caller:
+        raise MemoryError
+    return abs
+
+
+def test_a_worker_of_others_that_has_no_memory_to_answer_costs_its_items_only(dask_cluster: str) -> None:
+    found = anymap.pmap(NeedsTooMuch(), [-1, -2], backend=Dask(scheduler_file=dask_cluster), on_error="return")
+    assert [type(error) for error in found] == [anymap.WorkerLost] * 2
+    assert "memory" in str(found[0])
+    assert "item 1 (-2)" in str(found[1])
 
 
 def test_the_death_of_a_worker_is_seen_at_once_and_its_task_is_not_tried_again(

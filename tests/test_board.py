@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
+
+import pytest
 
 from anymap import _board
 from anymap._board import UNTOUCHED, Board, Mark
@@ -36,3 +39,12 @@ def test_a_slot_is_blank_when_it_is_handed_out_again() -> None:
     board.give_back(slots[5])
     assert board.take() == slots[5]
     assert board.read(slots[5]) == UNTOUCHED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads how many blocks a file has as Linux counts them")
+def test_its_room_is_taken_when_it_is_made(tmp_path: Path) -> None:
+    # In mapped memory, what a file system has no room for is the end of the process.
+    board = Board(str(tmp_path))
+    assert board.path is not None
+    assert os.stat(board.path).st_blocks * 512 >= _board.SIZE
+    board.close()

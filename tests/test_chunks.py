@@ -83,7 +83,13 @@ def test_a_size_is_at_least_one_and_leaves_work_for_the_others(
     size = chunksize(pace, workers, remaining)
     assert size >= 1
     if remaining is not None:
-        assert size <= -(-remaining // (2 * workers))
+        item = max(seconds / items, 1e-9)
+        assert size <= -(-remaining // (2 * workers)) or size * item <= OVERHEAD * 1.01
+
+
+def test_a_small_map_of_tiny_items_takes_few_chunks() -> None:
+    _, chunks, _ = simulate([1e-6] * 20, 2)
+    assert chunks <= 4
 
 
 def same(count: int) -> list[float]:

@@ -11,6 +11,7 @@ import importlib
 import itertools
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -117,6 +118,18 @@ def test_a_page_that_fails_is_found_with_its_line_number(tmp_path: Path) -> None
     page.write_text("words\n```python\nok = 1\n```\nwords\n```python\nboom\n```\n")
     with pytest.raises(AssertionError, match="line 7"):
         run_page(page, tmp_path)
+
+
+def test_the_table_of_promises_is_what_the_traits_say() -> None:
+    # If it is not: python docs/promises.py
+    promises = runpy.run_path(str(ROOT / "docs" / "promises.py"))
+    page = promises["PAGE"].read_text()
+    assert page == promises["rewritten"](page)
+    without = page.replace(promises["table"](), "")
+    assert len(without) < len(page)
+    assert promises["rewritten"](without) == page
+    # One of the clusters in it is our own.
+    anymap.shutdown()
 
 
 @pytest.mark.parametrize("module", MODULES)

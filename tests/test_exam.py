@@ -50,8 +50,8 @@ EXCUSED = {
     "TestForks": STUCK,
     "TestPathos": STUCK,
     "TestJoblib": STUCK,
-    "TestDask": KILLS | DEADLINES | FILES,
-    "TestDaskOfItsOwn": KILLS | DEADLINES | FILES,
+    "TestDask": KILLS | FILES,
+    "TestDaskOfItsOwn": STUCK,
 }
 """The promises that cannot apply to a backend. All others must."""
 

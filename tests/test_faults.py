@@ -14,14 +14,16 @@ import sys
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 import anymap
 from anymap import (
+    ConfigError,
     ItemTimeout,
     MapError,
     NotPicklable,
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.full
 
-HOME = str(Path(anymap.__file__).parents[1])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+ALL = ["serial", "threads", "processes", "pathos", "joblib", "dask"]
 KILLING = ["processes", "pathos", "joblib"]
 """Backends whose workers are processes of this host, whose deaths are told exactly."""
 LONG = 30.0
@@ -178,6 +181,36 @@ def test_an_item_whose_repr_raises_or_is_endless_is_named_all_the_same(backend: 
         assert isinstance(error, ValueError)
         assert "item 0 (" in notes(error)
         assert len(notes(error)) < 500
+
+
+class Secret:
+    def __repr__(self) -> str:
+        return "Secret(hunter2)"
+
+    def reveal(self, _: int) -> None:
+        raise ValueError("wrong")
+
+
+def test_where_items_are_not_to_be_shown_they_are_named_by_their_index_alone(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [Secret(), Secret()]
+    for value, shown in (("on", True), ("off", False)):
+        monkeypatch.setenv("ANYMAP_SHOW_ITEMS", value)
+        error = pmap(Secret.reveal, items, [1, 2], backend=backend, workers=2, on_error="return")[1]
+        printed = "".join(traceback.format_exception(error))
+        assert ("hunter2" in printed) == shown
+        assert f"anymap: item 1 {'((Secret(hunter2), 2)) ' if shown else ''}failed after 1 attempt" in printed
+        found = failure(error)
+        assert found is not None
+        assert found.item[0] is items[1]
+
+
+@pytest.mark.parametrize("value", ["no", "OFF", "0"])
+def test_a_wrong_word_on_whether_items_are_shown_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYMAP_SHOW_ITEMS", value)
+    with pytest.raises(ConfigError, match=f"ANYMAP_SHOW_ITEMS must be one of 'on', 'off', not '{value}'"):
+        pmap(abs, [1], backend="serial")
 
 
 def raise_from(x: int) -> None:
@@ -568,9 +601,83 @@ def test_max_failures_ends_a_hopeless_map(backend: Backend, limit: int | str, en
     if not ends:
         assert len(run()) == 100
         return
-    with pytest.raises(MapError, match="max_failures") as caught:
+    with pytest.raises(MapError, match=f"items failed, more than max_failures={limit}") as caught:
         run()
-    assert len(caught.value.failures) >= 1
+    assert len(caught.value.failures) > int(str(limit).removesuffix("%"))
+
+
+@pytest.mark.parametrize("on_error", ["return", "skip", "group"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_hopeless_map_tells_all_failures_and_what_became_of_each_item(
+    backend: Backend, on_error: Any, ordered: bool
+) -> None:
+    pulled = []
+    source = (pulled.append(x) or x for x in range(1000))
+    with pytest.raises(MapError) as caught:
+        pmap(
+            odd_fails,
+            source,
+            backend=backend,
+            workers=2,
+            chunksize=4,
+            ordered=ordered,
+            on_error=on_error,
+            max_failures=20,
+        )
+    error = caught.value
+    failed = [found.index for found in error.failures]
+    assert failed == sorted(failed)
+    assert len(failed) > 20
+    assert [found.exception for found in error.failures] == list(error.exceptions)
+    assert f"{len(failed)} items failed, more than max_failures=20" in str(error)
+    assert len(error.results) == len(pulled) < 1000
+    for x, result in enumerate(error.results):
+        if isinstance(result, CancelledError):
+            continue
+        assert result == x or result is error.failures[failed.index(x)].exception
+    finished = [x for x, result in enumerate(error.results) if not isinstance(result, CancelledError)]
+    assert [x for x in finished if x % 2] == failed
+    assert len(pickle.loads(pickle.dumps(error)).results) == len(error.results)
+
+
+def test_an_item_that_a_hopeless_map_leaves_unfinished_is_told_as_cancelled(backend: Backend, tmp_path: Path) -> None:
+    skip_where_nothing_runs_beside(backend)
+    over = tmp_path / "over"
+
+    def wait_or_fail(x: int) -> None:
+        while x == 0 and not over.exists():
+            time.sleep(0.01)
+        raise ValueError(x)
+
+    with pytest.raises(MapError) as caught:
+        pmap(wait_or_fail, range(40), backend=backend, workers=2, chunksize=1, on_error="return", max_failures=3)
+    over.touch()
+    failed = {x for x, result in enumerate(caught.value.results) if type(result) is ValueError}
+    cancelled = {x for x, result in enumerate(caught.value.results) if type(result) is CancelledError}
+    assert 0 in cancelled
+    assert failed == {found.index for found in caught.value.failures}
+    assert failed | cancelled == set(range(len(caught.value.results)))
+
+
+def skip_where_nothing_runs_beside(backend: Backend) -> None:
+    if backend.traits.inline:
+        pytest.skip("one item after another")
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_lazy_hopeless_map_has_handed_out_what_succeeded(backend: Backend, ordered: bool) -> None:
+    results = pmap(
+        odd_fails, range(1000), backend=backend, workers=2, lazy=True, ordered=ordered, on_error="skip", max_failures=5
+    )
+    got, error = take(results)
+    assert isinstance(error, MapError)
+    assert error.results == ()
+    failed = [found.index for found in error.failures]
+    assert failed == sorted(failed)
+    assert len(failed) > 5
+    assert all(x % 2 == 0 for x in got)
+    assert got == sorted(got) or not ordered
+    assert take(results) == ([], None)
 
 
 # --- retries ------------------------------------------------------------------------------------------------------------
@@ -596,6 +703,30 @@ def test_a_failed_item_is_tried_again(backend: Backend, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 15
     assert isinstance(events[-1], Finished)
     assert (events[-1].retried, events[-1].failed, events[-1].done) == (10, 0, 5)
+
+
+def test_retries_and_losses_are_told_while_the_map_runs(tmp_path: Path) -> None:
+    events: list[Event] = []
+    told = tmp_path / "told"
+
+    def tell(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Advanced) and (event.retried, event.lost) == (2, 1):
+            told.touch()
+
+    def die_or_fail_first(x: int) -> int:
+        trace = tmp_path / str(x)
+        if not trace.exists():
+            trace.touch()
+            os.kill(os.getpid(), signal.SIGKILL) if x == 1 else raise_it(ValueError(x))
+        while x == 0 and not told.exists():
+            time.sleep(0.01)
+        return x
+
+    assert pmap(die_or_fail_first, [1, 0], backend="processes", workers=1, retries=1, progress=tell) == [1, 0]
+    assert told.exists()
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].retried, events[-1].lost, events[-1].failed) == (2, 1, 0)
 
 
 def test_after_the_last_attempt_the_error_says_how_many_there_were(backend: Backend, tmp_path: Path) -> None:
@@ -682,7 +813,7 @@ def test_a_dask_worker_killed_on_one_item_at_every_attempt_costs_that_item_only(
     anymap.shutdown()
 
 
-@in_killable_processes
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in [*KILLING, "dask"]])
 def test_the_death_of_a_worker_is_raised_promptly(name: str, tmp_path: Path) -> None:
     die = dies_on(3)
 
@@ -698,6 +829,9 @@ def test_the_death_of_a_worker_is_raised_promptly(name: str, tmp_path: Path) -> 
         pmap(slow, range(200), backend=name, workers=2, chunksize=1)
     assert time.monotonic() - began < 2.5
     assert len(list(tmp_path.iterdir())) <= 30
+    if name == "dask":
+        # It ran on a cluster of its own.
+        anymap.shutdown()
 
 
 @in_killable_processes
@@ -763,6 +897,31 @@ def test_a_worker_that_dies_loading_its_item_died_on_that_item(name: str) -> Non
     results = pmap(type, [1, KillsWhoLoads(), 3, 4], backend=name, workers=2, chunksize=4, on_error="return")
     assert [results[0], *results[2:]] == [int, int, int]
     assert type(results[1]) is WorkerLost
+
+
+@pytest.mark.dask
+def test_a_dask_worker_whose_cluster_is_killed_before_it_begins_ends_too(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from anymap._dask import node
+from anymap._local import recipe, wire
+worker = node.start(recipe.current(1), node.run_worker, {str(tmp_path)!r})
+os.kill(worker.process.pid, signal.SIGSTOP)
+wire.send(worker.line.fileno(), b"tcp://127.0.0.1:9")
+print(worker.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # Not run_program: the worker has the same pipe, and would be waited for.
+    with subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        worker = psutil.Process(int(program.stdout.readline()))
+        program.wait(LONG)
+        try:
+            worker.resume()
+            worker.wait(LONG)
+        except psutil.TimeoutExpired:
+            worker.kill()
+            raise
 
 
 class KillsWhoLoads:
@@ -848,6 +1007,28 @@ def test_a_timeout_counts_for_each_attempt_from_its_start(name: str, tmp_path: P
     over.touch()
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in KILLING])
+def test_where_items_are_not_to_be_shown_lost_and_late_ones_are_not_either(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYMAP_SHOW_ITEMS", "off")
+
+    def die_or_stick(how: str) -> None:
+        if how == "secret-die":
+            os._exit(3)
+        threading.Event().wait()
+
+    lost, late = pmap(die_or_stick, ["secret-die", "secret-stick"], backend=name, timeout=0.4, on_error="return")
+    assert (type(lost), type(late)) == (WorkerLost, ItemTimeout)
+    for index, error in enumerate((lost, late)):
+        printed = "".join(traceback.format_exception(error))
+        assert f"item {index} " in printed
+        assert "secret" not in printed
+        found = failure(error)
+        assert found is not None
+        assert found.item.startswith("secret")
+
+
 def test_waiting_in_a_queue_is_not_counted() -> None:
     # Ten items of a tenth of a second each in one chunk of one worker: none of them is late.
     def wait(x: int) -> int:
@@ -879,10 +1060,9 @@ def test_a_stuck_thread_does_not_keep_the_program_from_exiting() -> None:
 
 
 def run_program(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": HOME}
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=environment,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=60,
@@ -917,19 +1097,58 @@ def test_a_map_inside_a_worker_is_serial_unless_it_is_told_otherwise(backend: Ba
     assert pmap(outer, range(2), backend=backend, workers=2) == [(True, True)] * 2
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("inner", ["serial", "threads", "processes", "joblib", "pathos"])
-def test_every_backend_works_inside_every_other_or_says_that_it_cannot(backend: Backend, inner: str) -> None:
-    def outer(x: int) -> list[int]:
-        return pmap(lambda y: x + y, range(3), backend=inner, workers=2)
+def nested(x: int, names: list[str]) -> Any:
+    """Return ``x``, or what a map on the first of the backends named returns of such maps on the others."""
+    if not names:
+        return x
+    return pmap(lambda y: nested(x + y, names[1:]), range(3), backend=names[0], workers=2)
 
-    [result] = pmap(outer, [10], backend=backend, workers=2, on_error="return")
-    if isinstance(result, Exception):
-        assert type(result) is UnsupportedOption, result
-        assert inner in str(result)
-        assert inner == "pathos"
-    else:
-        assert result == [10, 11, 12]
+
+def expected_of_nested(x: int, levels: int) -> Any:
+    return [expected_of_nested(x + y, levels - 1) for y in range(3)] if levels else x
+
+
+def check_nested(backend: Backend, names: list[str]) -> None:
+    results = pmap(lambda x: nested(x, names), range(3), backend=backend, workers=2, on_error="return")
+    for x, result in enumerate(results):
+        if isinstance(result, UnsupportedOption):
+            # A fork of pathos may not have pathos below it.
+            assert "pathos" in str(result)
+            assert [backend.name, *names].count("pathos") > 1
+        else:
+            assert result == expected_of_nested(x, len(names))
+    if "dask" in names:
+        # Workers that are kept warm have made clusters of their own.
+        anymap.shutdown()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("inner", ALL)
+def test_every_backend_works_inside_every_other_or_says_that_it_cannot(backend: Backend, inner: str) -> None:
+    check_nested(backend, [inner])
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_backends_work_three_deep_or_say_that_they_cannot(backend: Backend, step: int) -> None:
+    # Each in itself in itself, and in a ring: so each stands at each level. All pairs are tested above.
+    first = ALL.index(backend.name)
+    check_nested(backend, [ALL[(first + step) % 6], ALL[(first + 2 * step) % 6]])
+
+
+@pytest.mark.dask
+@pytest.mark.parametrize("beside", ["threads", "pathos"])
+def test_a_map_on_dask_beside_a_dask_task_does_not_wait_for_the_tasks_own_slot(dask_cluster: str, beside: str) -> None:
+    backend = anymap.backends.Dask(scheduler_file=dask_cluster)
+    check_nested(backend, ["dask"])  # from here on the workers have clients
+    check_nested(backend, [beside, "dask"])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("middle", ALL)
+@pytest.mark.parametrize("inner", ALL)
+def test_every_backend_works_in_every_other_in_every_other(backend: Backend, middle: str, inner: str) -> None:
+    check_nested(backend, [middle, inner])
 
 
 def test_an_error_in_an_inner_map_names_both_items(backend: Backend) -> None:
@@ -944,21 +1163,12 @@ def test_an_error_in_an_inner_map_names_both_items(backend: Backend) -> None:
     assert notes(caught.value).count("item 1 (0)") == 2
 
 
-@pytest.mark.parametrize("name", ["serial", "threads", "processes", "joblib"])
-def test_a_hundred_maps_from_eight_threads_are_all_right(name: str) -> None:
-    def one(number: int) -> bool:
-        return pmap(lambda x: x * number, range(20), backend=name, workers=2) == [x * number for x in range(20)]
-
-    with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(one, range(100)))
-
-
-def test_a_few_maps_from_several_threads_are_all_right(backend: Backend) -> None:
+def test_a_hundred_maps_from_eight_threads_are_all_right(backend: Backend) -> None:
     def one(number: int) -> bool:
         return pmap(lambda x: x * number, range(20), backend=backend, workers=2) == [x * number for x in range(20)]
 
-    with ThreadPoolExecutor(4) as threads:
-        assert all(threads.map(one, range(8)))
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(one, range(100)))
 
 
 def test_a_map_may_be_called_in_another_thread(backend: Backend) -> None:
@@ -983,9 +1193,6 @@ def test_a_map_may_be_called_by_to_thread(backend: Backend) -> None:
         return await asyncio.gather(*maps)
 
     assert asyncio.run(main()) == [[0], [1], [2]]
-
-
-ALL = ["serial", "threads", "processes", "pathos", "joblib", "dask"]
 
 
 @pytest.mark.full
@@ -1014,7 +1221,7 @@ print("done")
     assert "Traceback" not in done.stderr or name == "joblib", done.stderr
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ALL[:5]])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ALL])
 def test_after_the_caller_has_forked_maps_are_right_on_both_sides(name: str) -> None:
     code = f"""
 import os, sys, warnings
@@ -1033,6 +1240,114 @@ print("done")
 """
     done = run_program(code)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.dask
+@pytest.mark.parametrize("given", [True, False])
+def test_a_dask_client_from_before_a_fork_is_replaced_in_the_child(dask_cluster: str, given: bool) -> None:
+    code = f"""
+import os, warnings
+from distributed import Client
+from anymap import pmap
+from anymap.backends import Dask
+warnings.simplefilter("ignore", DeprecationWarning)
+client = Client(scheduler_file={dask_cluster!r}, set_as_default={not given})
+backend = Dask(client=client) if {given} else Dask()
+def workers():
+    return set(pmap(lambda _: os.getpid(), range(5), backend=backend))
+of_the_cluster = set(client.run(os.getpid).values())
+assert workers() <= of_the_cluster
+pid = os.fork()
+if not pid:
+    os._exit(0 if workers() <= of_the_cluster else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert workers() <= of_the_cluster
+client.close()
+print("done")
+"""
+    done = run_program(code)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+# Threads hold a module's import lock, a log handler's and that of stdin; others take and free those of logging, of
+# importing and of stdout all the time, and the interpreter switches between all of them as often as it can.
+HOLDING_LOCKS = """
+import builtins, importlib, logging, os, sys, threading
+import anymap
+from anymap import pmap
+
+caller, over, ready = os.getpid(), threading.Event(), threading.Barrier(6)
+builtins.hold = lambda: (ready.wait(), over.wait())
+handler = logging.StreamHandler()
+logging.getLogger().addHandler(handler)
+reader, writer = os.pipe()
+os.dup2(reader, 0)
+
+def use_locks(x):
+    if os.getpid() != caller:
+        import held_module
+        logging.getLogger("worker").setLevel(logging.INFO)
+        logging.basicConfig()
+        sys.stdin.close()
+        sys.stderr.write("from a worker. ")
+    return x + 1
+
+def hold_a_handlers_lock():
+    with handler.lock:
+        builtins.hold()
+
+def hold_stdin():
+    ready.wait()
+    sys.stdin.readline()
+
+def take_and_free(act):
+    ready.wait()
+    while not over.is_set():
+        act()
+
+def log_and_print():
+    logging.getLogger("quiet").warning("x")
+    print(end="", flush=True)
+
+def import_anew():
+    sys.modules.pop("light_module", None)
+    importlib.import_module("light_module")
+
+logging.getLogger("quiet").addHandler(logging.NullHandler())
+logging.getLogger("quiet").propagate = False
+holders = [
+    threading.Thread(target=importlib.import_module, args=("held_module",)),
+    threading.Thread(target=hold_a_handlers_lock),
+    threading.Thread(target=hold_stdin),
+    threading.Thread(target=take_and_free, args=(log_and_print,)),
+    threading.Thread(target=take_and_free, args=(import_anew,)),
+]
+sys.setswitchinterval(1e-6)
+for thread in holders:
+    thread.start()
+ready.wait()
+try:
+    for _ in range(2):
+        assert pmap(use_locks, range(6), backend=name, workers=2) == [1, 2, 3, 4, 5, 6]
+        anymap.shutdown()
+finally:
+    over.set()
+    os.write(writer, bytes([10]))
+for thread in holders:
+    thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ALL if name != "pathos"]
+)
+def test_locks_that_other_threads_hold_while_workers_are_started_are_no_trouble(name: str, tmp_path: Path) -> None:
+    (tmp_path / "held_module.py").write_text("import builtins\ngetattr(builtins, 'hold', int)()")
+    (tmp_path / "light_module.py").touch()
+    done = run_program(f"name = {name!r}\n{HOLDING_LOCKS}", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert not done.stderr.replace("from a worker. ", "")
 
 
 # --- sizes and depths ---------------------------------------------------------------------------------------------------

@@ -91,7 +91,20 @@ def test_a_suspect_flies_alone() -> None:
     suspect = take(ledger, 3)
     assert suspect.rows == [1]
     assert ledger.next(3, 0.0, partial=True) is None, "and nothing flies beside it"
-    assert ledger.lose(suspect, None, certain=False) == 0, "what dies alone is to blame"
+    assert ledger.lose(suspect, 0, certain=False) == 0, "what dies alone is to blame"
+
+
+def test_a_suspect_of_whom_nobody_knows_is_blamed_when_it_has_died_alone_twice() -> None:
+    ledger = staged(2)
+    assert ledger.lose(take(ledger, 2), None, certain=False) is None
+    first = take(ledger, 1)
+    assert ledger.lose(first, None, certain=False) is None, "once may be chance"
+    other = take(ledger, 1)
+    assert other.rows == [1], "another one meanwhile: what struck the first may still be there"
+    ledger.land(other, 1, [], no_retry, 0.0)
+    again = take(ledger, 1)
+    assert again.rows == [0]
+    assert ledger.lose(again, None, certain=False) == 0
 
 
 def test_where_nobody_knows_who_ran_all_are_suspects() -> None:
@@ -105,7 +118,7 @@ def test_where_nobody_knows_who_ran_all_are_suspects() -> None:
     assert seen == [0, 1, 2]
 
 
-def test_of_many_suspects_two_more_deaths_find_the_one() -> None:
+def test_of_many_suspects_three_more_deaths_find_the_one() -> None:
     ledger = staged(1000)
     guilty, deaths = 777, 0
     chunk = take(ledger, 1000)

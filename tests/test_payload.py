@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import _payload
+from anymap import NotPicklable, _payload
 from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, sender_table, spill, unpack
 
 if TYPE_CHECKING:
@@ -63,6 +63,27 @@ def test_a_value_that_cannot_be_pickled_is_refused_by_its_position() -> None:
     opened = unpack(parcel)
     assert opened[0] == [1]
     assert opened[2].sum() == 0
+
+
+class Huge:
+    """There is not the memory to pickle it."""
+
+    def __reduce__(self) -> Any:
+        raise MemoryError
+
+
+def test_a_value_that_there_is_no_memory_to_pickle_is_refused_and_no_other() -> None:
+    parcel, refused = pack([[1], Huge(), np.ones(100_000), threading.Lock(), "text"], sender_table())
+    assert {position: type(exc) for position, exc in refused.items()} == {1: MemoryError, 3: NotPicklable}
+    assert "Huge" in str(refused[1])
+    opened = as_list(unpack(parcel))
+    assert (opened[0], opened[1], opened[2].sum(), opened[3], opened[4]) == ([1], None, 100_000, None, "text")
+
+
+def test_large_plain_values_are_loaded_one_by_one(tmp_path: Path) -> None:
+    parcel, _ = pack(["a" * 1_000_000, b"b" * 1_000_000], sender_table())
+    assert len(parcel.ends or ()) == 2
+    assert as_list(unpack(spill(parcel, str(tmp_path)))) == ["a" * 1_000_000, b"b" * 1_000_000]
 
 
 def test_large_buffers_stay_out_of_the_pickle_and_are_mapped_writable(tmp_path: Path) -> None:

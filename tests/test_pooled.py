@@ -70,6 +70,8 @@ class Bench:
             star=False,
             stop_on_error=False,
             board=self.board.path,
+            channel=None,
+            timeout=None,
             spool=None,  # what is large goes through the pool's own pipes
             parent=os.getpid(),
             shares_memory=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,21 +15,21 @@ import pytest
 from anymap import _spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import io
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
 def a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(_spool, "_base", lambda: str(tmp_path))
-    monkeypatch.setattr(_spool, "_folders", {})
-    monkeypatch.setattr(_spool, "_locks", {})
+    monkeypatch.setattr(_spool, "_bases", lambda: [str(tmp_path)])
+    monkeypatch.setattr(_spool, "_homes", {})
     yield tmp_path
     _spool.remove_own()
 
 
 def owner(base: Path) -> subprocess.Popen[str]:
     """Start a process that has a folder in ``base`` and waits."""
-    code = f"from anymap import _spool; _spool._base = lambda: {str(base)!r}; print(_spool.make_folder(), flush=True); input()"
+    code = f"from anymap import _spool; _spool._bases = lambda: [{str(base)!r}]; print(_spool.make_folder(), flush=True); input()"
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -71,3 +72,77 @@ def test_the_folder_comes_again_when_somebody_has_removed_it(tmp_path: Path) -> 
     assert Path(_spool.make_folder()).is_dir()
     _spool.remove_own()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- no room ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Have folders made in two places, the first to be preferred."""
+    places = tmp_path / "first", tmp_path / "second"
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(_spool, "_bases", lambda: [str(place) for place in places])
+    return places
+
+
+def finds_no_room_in(*places: Path) -> Callable[[io.FileIO], int]:
+    """Return what writes half of what it should where these places are full."""
+
+    def write(file: io.FileIO) -> int:
+        written = file.write(b"half")
+        if any(Path(os.path.realpath(str(file.name))).is_relative_to(place) for place in places):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written + file.write(b"half")
+
+    return write
+
+
+def files_in(*places: Path) -> list[Path]:
+    return [path for place in places for path in place.rglob("*") if path.is_file()]
+
+
+def test_what_finds_no_room_in_the_first_place_goes_to_the_second(two_places: tuple[Path, Path]) -> None:
+    first, second = two_places
+    folder = _spool.make_folder()
+    assert folder.startswith(str(first))
+    path, written = _spool.write_file(folder, finds_no_room_in(first))
+    assert written == 8
+    assert Path(path).read_text() == "halfhalf"
+    assert [file.name for file in files_in(second)] == [Path(path).name]
+    assert not files_in(first)
+    _spool.remove_folder(folder)
+    assert not files_in(second)
+    _spool.remove_own()
+    assert not [*first.iterdir(), *second.iterdir()]
+
+
+def test_where_no_place_has_room_the_error_names_them_and_nothing_stays(two_places: tuple[Path, Path]) -> None:
+    folder = _spool.make_folder()
+    with pytest.raises(OSError, match=r"first .*second .*TMPDIR") as caught:
+        _spool.write_file(folder, finds_no_room_in(*two_places))
+    assert caught.value.errno == errno.ENOSPC
+    assert not files_in(*two_places)
+
+
+def test_a_place_where_no_folder_can_be_made_is_left_out(two_places: tuple[Path, Path]) -> None:
+    first, second = two_places
+    first.rmdir()
+    folder = _spool.make_folder()
+    assert folder.startswith(str(second))
+    path, _ = _spool.write_file(folder, finds_no_room_in())
+    assert Path(path).parent == Path(folder)
+    _spool.remove_own()
+    second.rmdir()
+    with pytest.raises(FileNotFoundError, match=r"first .*second "):
+        _spool.make_folder()
+
+
+def test_both_places_are_swept(two_places: tuple[Path, Path]) -> None:
+    left = [place / f"anymap-{os.getuid()}-1-abc" for place in two_places]
+    for folder in left:
+        folder.mkdir()
+        aged(folder)
+    _spool.make_folder()
+    assert not any(folder.exists() for folder in left)

@@ -86,6 +86,8 @@ def output(program: str, columns: int) -> bytes:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "utf-8"}
+    # With it a print is two writes, and what others write may come between.
+    environment.pop("PYTHONUNBUFFERED", None)
     command = [sys.executable, "-W", "error", "-c", program]
     try:
         process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
@@ -348,3 +350,54 @@ pmap(time.sleep, [2.3], backend="threads", progress=True)
     text = output(program, 80).decode()
     assert re.findall(r"0/1 \[(00:\d\d)<", text)[-1] == "00:02"
     assert re.findall(r"1/1 \[(00:\d\d)<", text)
+
+
+NOISE = """
+import logging, sys, time
+from anymap import pmap
+
+def make_noise(item):
+    write = print if {name!r} != "threads" else lambda line: sys.stdout.write(line + chr(10))
+    log = logging.getLogger("noise")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.propagate = False
+    for number in range(50):
+        write(f"<out {{item}} {{number}} {{'-' * 50}}>")
+        log.warning("<log %d %d %s>", item, number, "-" * 50)
+    time.sleep(0.03)
+
+pmap(make_noise, range(60), backend={name!r}, workers=2, chunksize=1, progress=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["threads", "processes", "pathos", "joblib"])
+def test_no_line_that_workers_print_or_log_is_cut_or_lost_while_the_bar_is_drawn(name: str) -> None:
+    text = output(NOISE.format(name=name), 80).decode()
+    found = re.findall(r"<(out|log) (\d+) (\d+) -{50}>\r\n", text)
+    assert sorted(found) == sorted(
+        (how, str(item), str(number)) for how in ("out", "log") for item in range(60) for number in range(50)
+    )
+    bars = re.findall(r"\d+%\|.*?\| *(\d+)/60 ", text)
+    assert len(set(bars)) > 3
+    assert bars[-1] == "60"
+    assert "100%|" in text.splitlines()[-1]
+
+
+def test_retries_and_losses_stand_on_the_bar_of_a_real_map() -> None:
+    program = """
+import os
+from anymap import pmap
+done = set()
+def fail_first(x):
+    if x not in done:
+        done.add(x)
+        raise ValueError(x)
+pmap(fail_first, range(3), backend="threads", workers=1, retries=1, progress=True)
+pmap(lambda x: x or os._exit(1), range(3), backend="processes", workers=1, on_error="skip", progress=True)
+"""
+    retried, lost = lines(shown(program)["end"])
+    assert "100%|" in retried
+    assert "retried=3]" in retried
+    assert "100%|" in lost
+    assert "failed=1, lost=1]" in lost

@@ -7,14 +7,14 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _board, _failures, _payload, _spool, _worker
+from anymap import _board, _failures, _heartbeat, _payload, _spool, _worker
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
     from anymap._worker import Answer, Task
-    from anymap.backends.base import Traits
+    from anymap.backends.base import Channel
 
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
@@ -22,7 +22,7 @@ _LARGE_FUNCTION = 64 * 1024 * 1024
 class Refused(Exception):  # noqa: N818 - carries values; it never reaches the user
     """Rows of a chunk cannot be sent."""
 
-    def __init__(self, errors: dict[int, NotPicklable]) -> None:
+    def __init__(self, errors: dict[int, Exception]) -> None:
         self.errors = errors
         super().__init__(errors)
 
@@ -30,7 +30,8 @@ class Refused(Exception):  # noqa: N818 - carries values; it never reaches the u
 class Carrier(Protocol):
     """Makes tasks of chunks, and results of answers."""
 
-    board: _board.Board
+    @property
+    def board(self) -> _board.Board | _heartbeat.RemoteBoard: ...
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task: ...
 
@@ -41,14 +42,15 @@ class Carrier(Protocol):
     def close(self) -> None: ...
 
 
-def make_carrier(plan: Plan, traits: Traits) -> Carrier:
-    return InMemory(plan, traits) if traits.shares_memory else InBytes(plan, traits)
+def make_carrier(plan: Plan) -> Carrier:
+    """Return the carrier for the plan's backend, which is open."""
+    return InMemory(plan) if plan.backend.traits.shares_memory else InBytes(plan)
 
 
 class InMemory:
     """For workers that are threads of this process: nothing is copied."""
 
-    def __init__(self, plan: Plan, traits: Traits) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.board = _board.Board(None)
         self._spec = _worker.MapSpec(
             map_id="",
@@ -56,10 +58,12 @@ class InMemory:
             star=plan.star,
             stop_on_error=plan.on_error == "raise",
             board=self.board.buffer,
+            channel=None,
+            timeout=None,
             spool=None,
             parent=os.getpid(),
             shares_memory=True,
-            inline=traits.inline,
+            inline=plan.backend.traits.inline,
             depth=plan.depth,
         )
 
@@ -79,21 +83,28 @@ class InMemory:
 class InBytes:
     """For workers that are other processes, here or elsewhere."""
 
-    def __init__(self, plan: Plan, traits: Traits) -> None:
+    def __init__(self, plan: Plan) -> None:
+        remote = plan.backend.traits.remote
         self._classes = _payload.sender_table()
         function = _pack_function(plan.func, self._classes)
-        self._folder = None if traits.remote else _spool.make_folder()
-        self.board = _board.Board(self._folder)
+        self._folder = None if remote else _spool.make_folder()
+        try:
+            self.board = _board.Board(self._folder) if not remote else _heartbeat.RemoteBoard()
+        except OSError:
+            self._remove_folder()
+            raise
         self._spec = _worker.MapSpec(
             map_id=self._classes.map_id,
             function=_payload.spill(function, self._folder),
             star=plan.star,
             stop_on_error=plan.on_error == "raise",
             board=self.board.path,
+            channel=_channel(plan, self.board),
+            timeout=plan.timeout,
             spool=self._folder,
-            parent=0 if traits.remote else os.getpid(),
+            parent=0 if remote else os.getpid(),
             shares_memory=False,
-            inline=traits.inline,
+            inline=plan.backend.traits.inline,
             depth=plan.depth,
         )
 
@@ -115,8 +126,21 @@ class InBytes:
 
     def close(self) -> None:
         self.board.close()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         if self._folder is not None:
             _spool.remove_folder(self._folder)
+
+
+def _channel(plan: Plan, board: _board.Board | _heartbeat.RemoteBoard) -> Channel | None:
+    """Have workers tell how far they are, where only messages can and somebody wants to know."""
+    if not isinstance(board, _heartbeat.RemoteBoard) or (plan.timeout is None and not plan.sinks):
+        return None
+    channel = plan.backend.channel(board.receive)
+    if channel is None and plan.backend.traits.live:
+        raise RuntimeError(f"backend {plan.backend.name!r} is declared live, and has no channel")
+    return channel
 
 
 def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exception]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_GROWTH = 4
-"""A chunk has at most so many times the items of the largest one that has come back."""
+_GROWTH, _LEAP = 4, 16
+"""A chunk has at most so many times the items of the largest one that has come back; the second holds as long as that
+one took longer to send than to run, and little can be lost."""
 _LARGEST = 4096
 _OVERHEAD_SHARE = 0.02
 """A chunk should run so long that sending it costs no more than this share of it."""
@@ -59,8 +60,10 @@ def chunksize(pace: Pace, workers: int, remaining: int | None) -> int:
     if pace.mean is None:
         return 1
     item = max(pace.mean, pace.longest / _SPREAD, 1e-9)
-    size = min(int(target_seconds(pace) / item), _GROWTH * pace.largest, _LARGEST)
+    growth = _LEAP if item * pace.largest < pace.overhead else _GROWTH
+    size = min(int(target_seconds(pace) / item), growth * pace.largest, _LARGEST)
     if remaining is not None:
-        # Guided self-scheduling (Polychronopoulos and Kuck, 1987): half an even share of what is left.
-        size = min(size, math.ceil(remaining / (2 * workers)))
+        # Guided self-scheduling (Polychronopoulos and Kuck, 1987): half an even share of what is left. But it would be
+        # no gain to have others help where the help takes longer to call than the work.
+        size = min(size, max(math.ceil(remaining / (2 * workers)), int(pace.overhead / item)))
     return max(size, 1)

@@ -237,7 +237,7 @@ class Flights:
         return mark.position
 
     def _death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> Exception:
-        name = f"item {chunk.start + position} ({_failures.safe_repr(chunk.rows[position])})"
+        name = _failures.item_name(chunk.start + position, chunk.rows[position], shown=self._plan.show_items)
         if chunk.expired == position:
             return ItemTimeout(f"{name} took longer than timeout={self._plan.timeout:g} s")
         dead = getattr(lost, "dead", None) or {}

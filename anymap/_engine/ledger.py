@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _FREE_LOSSES = 3
 """So often may a chunk be lost with no item to blame before its items are run one by one."""
 
+_PROOF = 2
+"""So often must a row be lost alone, where nobody knows what its worker was at, before it is blamed. Once may be chance:
+the engine may have started what killed another worker again, by itself, where this row ran."""
+
 
 @dataclass(slots=True, eq=False)
 class Chunk:
@@ -29,6 +33,8 @@ class Chunk:
     """How often these rows were lost with nothing to blame."""
     alone: bool = False
     """Nothing else may fly with it: if a worker dies now, it was this one."""
+    alone_losses: int = 0
+    """How often it was lost then, with nobody knowing what its worker was at."""
     not_before: float = 0.0
     """A retry's time to wait until."""
     expired: int | None = None
@@ -160,13 +166,19 @@ class Ledger:
             self._requeue(chunk.part(position + 1, len(chunk)))  # type: ignore[operator]
             return position
         if position is None and chunk.alone and len(chunk) == 1:
-            return 0
+            return self._lose_suspect(chunk)
         if running and not certain:
             self._requeue(chunk.part(0, position))  # type: ignore[arg-type]
             self._suspects.append(chunk.part(position, position + 1, alone=True))  # type: ignore[operator, arg-type]
             self._requeue(chunk.part(position + 1, len(chunk)))  # type: ignore[operator]
             return None
         return self._lose_blameless(chunk, unknown=position is None)
+
+    def _lose_suspect(self, chunk: Chunk) -> int | None:
+        if chunk.alone_losses + 1 >= _PROOF:
+            return 0
+        self._suspects.append(chunk.part(0, 1, alone=True, alone_losses=chunk.alone_losses + 1))
+        return None
 
     def _lose_blameless(self, chunk: Chunk, *, unknown: bool) -> int | None:
         losses = chunk.losses + 1
@@ -204,7 +216,7 @@ class Ledger:
 
 
 def _pieces(chunk: Chunk, losses: int) -> Iterator[Chunk]:
-    """Cut a chunk that killed a worker: one by one if it is small, else so that two more deaths find the row."""
+    """Cut a chunk that killed a worker: one by one if it is small, else so that three more deaths find the row."""
     size = 1 if len(chunk) <= 64 else math.isqrt(len(chunk))
     for begin in range(0, len(chunk), size):
         yield chunk.part(begin, begin + size, losses=losses, alone=True)

@@ -20,7 +20,6 @@ from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
 from anymap._engine.landing import AsFinished, Batch, InOrder
 from anymap._engine.supervisor import Supervisor
-from anymap._errors import MapError
 from anymap.progress import Advanced, Emitter, Finished, Started
 
 if TYPE_CHECKING:
@@ -34,10 +33,16 @@ _SLOW_PULL = 0.001
 """Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
 _BLINK = 0.2
 """Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
+_SMALL_MAP = 0.02
+"""Seconds that a map may last before there is a thread to look after it."""
 _STUCK_PULL = 10.0
 """Seconds after which an input that keeps finished results waiting is worth a word."""
 _NO_WORKERS = 10.0
 """Seconds between two words on a backend that has no workers."""
+
+
+class TooManyFailures(Exception):  # noqa: N818 - never reaches the user, who gets a MapError for it
+    """Ends a map that has passed ``max_failures``."""
 
 
 class Run:
@@ -46,6 +51,8 @@ class Run:
     def __init__(self, plan: Plan, rows: Iterator[Any]) -> None:
         self.source_error: Exception | None = None
         """What the input raised."""
+        self.failed: list[Exception] = []
+        """What failed so far, in the order of arrival, where it is to be raised together."""
         self._plan = plan
         self._rows = rows
         self._backend = plan.backend
@@ -71,6 +78,7 @@ class Run:
         try:
             self._open()
             while not self._over():
+                self._supervise_if_it_takes_long()
                 self._flights.fill(partial_chunks=self._slow)
                 for batch in self._ready():
                     yield batch
@@ -89,10 +97,15 @@ class Run:
         """How many items may be in flight or undelivered just now."""
         return self._flights.window()
 
+    @property
+    def pulled(self) -> int:
+        """How many items have been pulled so far."""
+        return self._ledger.pulled
+
     def _open(self) -> None:
         self._began = time.monotonic()
         self._backend.open(self._plan.workers)
-        self._flights.carrier = make_carrier(self._plan, self._backend.traits)
+        self._flights.carrier = make_carrier(self._plan)
         self._emitter.emit(
             Started(
                 desc=self._plan.desc,
@@ -101,10 +114,16 @@ class Run:
                 workers=self._flights.workers(),
             )
         )
-        if self._emitter or not self._backend.traits.inline:
+        if self._is_left_alone():
             self._supervisor.start()
         if self._plan.lazy:
             _end_at_exit(self)
+
+    def _is_left_alone(self) -> bool:
+        """Tell whether this thread may be kept from looking after the map from the very first item on."""
+        if self._backend.traits.inline:
+            return bool(self._emitter)
+        return self._plan.lazy or not self._plan.prompt
 
     def _over(self) -> bool:
         return self._ledger.exhausted and self._delivered == self._ledger.pulled
@@ -112,8 +131,8 @@ class Run:
     # --- deliver --------------------------------------------------------------------------------------------------
 
     def _ready(self) -> Iterator[Batch]:
-        """Load what has arrived and yield what may be handed out. Stops at an error that stops the map."""
-        while self._flights.arrivals and self._error is None:
+        """Load what has arrived and yield what may be handed out. Stops at the first error if that stops the map."""
+        while self._flights.arrivals and (self._error is None or self._plan.on_error != "raise"):
             for batch in self._load(self._flights.arrivals.popleft()):
                 self._landing.add(batch)
             while (ready := self._landing.pop()) is not None:
@@ -145,27 +164,36 @@ class Run:
         return values, errors
 
     def _attach(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> Exception:
-        index = chunk.start + position
+        index, plan = chunk.start + position, self._plan
         attempts = max(self._ledger.attempts.pop(index, 1), 1)
-        return _failures.attach(exc, index, chunk.rows[position], attempts, seconds, worker, self._plan.depth)
+        return _failures.attach(
+            exc,
+            index,
+            chunk.rows[position],
+            attempts,
+            seconds,
+            worker,
+            depth=plan.depth,
+            show_item=plan.show_items,
+        )
 
     def _check(self, errors: dict[int, Exception]) -> None:
         """See whether these errors end the map."""
-        if not errors or self._error is not None:
+        if not errors:
             return
+        if self._plan.on_error == "group" or self._plan.max_failures is not None:
+            self.failed += errors.values()
         if self._plan.on_error == "raise":
             self._error = errors[min(errors)]
         elif self._too_many_failures():
-            counts, exceptions = self._ledger.counts, list(errors.values())
-            message = f"{counts.failed} of {counts.done} items failed, more than max_failures={self._plan.max_failures}"
-            failures = [found for exc in exceptions if (found := _failures.failure(exc)) is not None]
-            self._error = MapError(message, exceptions, (), failures)
+            self._flights.ground()
+            self._error = TooManyFailures()
 
     def _too_many_failures(self) -> bool:
-        limit, counts = self._plan.max_failures, self._ledger.counts
+        limit = self._plan.max_failures
         if isinstance(limit, float):
-            limit = limit * (self._plan.total or counts.done)
-        return limit is not None and counts.failed > limit
+            limit = limit * (self._plan.total or self._ledger.counts.done)
+        return limit is not None and len(self.failed) > limit
 
     def _until_error(self, batch: Batch) -> Iterator[Batch]:
         """Leave out, where the first error stops the map, what comes after it."""
@@ -229,11 +257,20 @@ class Run:
             self._waiting = True
             try:
                 with self._backend.waiting():
-                    while not self._news.wait_for(lambda: self._has_news, _BLINK):
-                        pass
+                    while not self._news.wait_for(
+                        lambda: self._has_news, _BLINK if self._supervisor.started else _SMALL_MAP
+                    ):
+                        self._supervise_if_it_takes_long()
             finally:
                 self._waiting = False
             self._has_news = False
+
+    def _supervise_if_it_takes_long(self) -> None:
+        # A thread takes longer to start than a small map to end.
+        if self._supervisor.started or self._backend.traits.inline:
+            return
+        if time.monotonic() - self._began > _SMALL_MAP:
+            self._supervisor.start()
 
     def _wait_for_retry(self) -> None:
         """Nothing happens by itself where this thread does the work: an item is waiting for its next attempt."""

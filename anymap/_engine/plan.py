@@ -76,3 +76,5 @@ class Plan:
     sinks: tuple[Sink, ...] = field(default=())
     depth: int = 0
     """How many maps this one runs inside of."""
+    show_items: bool = True
+    """An item's ``repr`` may stand in notes and messages."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from anymap import _failures
+from anymap._engine.loop import TooManyFailures
 from anymap._errors import MapError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from anymap._engine.landing import Batch
@@ -26,6 +28,9 @@ def collect(run: Run, plan: Plan) -> list[Any]:
     source_error: Exception | None = None
     try:
         batches.extend(run.batches())
+    except TooManyFailures:
+        results = _in_their_places(batches, run.pulled)
+        raise _passed_max_failures(run, plan, results) from None
     except Exception as exc:
         if plan.on_error == "raise" or exc is not run.source_error:
             raise
@@ -38,8 +43,41 @@ def collect(run: Run, plan: Plan) -> list[Any]:
         if plan.on_error == "skip":
             raise source_error
         results.append(source_error)
-    shaper.raise_group(results, source_error)
+    if plan.on_error == "group":
+        _raise_group(run, results, source_error)
     return results
+
+
+def _in_their_places(batches: list[Batch], pulled: int) -> list[Any]:
+    """Return what there is for each item that was pulled: its result, its exception, or that it was not finished."""
+    results: list[Any] = [CancelledError() for _ in range(pulled)]
+    for batch in batches:
+        for position, value in enumerate(batch.values):
+            results[batch.start + position] = batch.errors.get(position, value)
+    return results
+
+
+def _passed_max_failures(run: Run, plan: Plan, results: Sequence[Any]) -> MapError:
+    limit = f"{100 * plan.max_failures:g}%" if isinstance(plan.max_failures, float) else plan.max_failures
+    return _map_error(f"{len(run.failed)} items failed, more than max_failures={limit}", run.failed, results)
+
+
+def _raise_group(run: Run, results: Sequence[Any], source_error: Exception | None = None) -> None:
+    """Raise what has failed as one error, if anything has; only once."""
+    failed, run.failed = run.failed, []
+    if failed or source_error is not None:
+        raise _map_error(f"{len(failed)} items failed", failed, results, source_error)
+
+
+def _map_error(
+    message: str, failed: list[Exception], results: Sequence[Any], source_error: Exception | None = None
+) -> MapError:
+    failures = [found for exc in failed if (found := _failures.failure(exc)) is not None]
+    failures.sort(key=attrgetter("index"))
+    exceptions = [found.exception for found in failures]
+    if source_error is not None:
+        exceptions.append(source_error)
+    return MapError(message, exceptions, results, failures)
 
 
 class MapIterator(Generic[R_co]):
@@ -51,6 +89,7 @@ class MapIterator(Generic[R_co]):
 
     def __init__(self, run: Run, plan: Plan) -> None:
         self._run = run
+        self._plan = plan
         self._shaper = _Shaper(plan)
         self._batches = run.batches()
         self._indices: range | list[int] = range(0)
@@ -92,8 +131,11 @@ class MapIterator(Generic[R_co]):
         """Load the next results into the iterator; raise ``StopIteration`` or the map's error at the end."""
         try:
             batch = next(self._batches)
+        except TooManyFailures:
+            raise _passed_max_failures(self._run, self._plan, ()) from None
         except StopIteration:
-            self._shaper.raise_group((), None)
+            if self._plan.on_error == "group":
+                _raise_group(self._run, ())
             raise
         self._indices = self._shaper.indices(batch)
         self._values = iter(self._shaper.values(batch))
@@ -103,16 +145,12 @@ class _Shaper:
     """Applies ``on_error`` to batches."""
 
     def __init__(self, plan: Plan) -> None:
-        self._on_error = plan.on_error
         # An iterator cannot take back what it has handed out: a group is what is raised at its end.
         self._leaves_out = plan.on_error == "skip" or (plan.on_error == "group" and plan.lazy)
-        self._errors: list[Exception] = []
 
     def values(self, batch: Batch) -> list[Any]:
         if not batch.errors:
             return batch.values
-        if self._on_error == "group":
-            self._errors += batch.errors.values()
         if self._leaves_out:
             return [value for position, value in enumerate(batch.values) if position not in batch.errors]
         return [batch.errors.get(position, value) for position, value in enumerate(batch.values)]
@@ -122,12 +160,3 @@ class _Shaper:
         if self._leaves_out and batch.errors:
             return [index for index in every if index - batch.start not in batch.errors]
         return every
-
-    def raise_group(self, results: Any, source_error: Exception | None) -> None:
-        """With ``on_error="group"``, raise what has failed, if anything has."""
-        errors = self._errors + ([source_error] if source_error is not None and self._on_error == "group" else [])
-        self._errors = []
-        if errors:
-            failures = [found for exc in errors if (found := _failures.failure(exc)) is not None]
-            failures.sort(key=attrgetter("index"))
-            raise MapError(f"{len(failures)} items failed", errors, results, failures)

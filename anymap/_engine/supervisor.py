@@ -22,6 +22,10 @@ class Supervisor:
         self._stopped = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def started(self) -> bool:
+        return self._thread is not None
+
     def start(self) -> None:
         thread = threading.Thread(target=self._work, name="anymap-supervisor", daemon=True)
         thread.start()

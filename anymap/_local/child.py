@@ -17,8 +17,9 @@ def main(fd: int) -> None:
     os.set_inheritable(fd, False)
     preparation = wire.receive(fd)
     if preparation is not None:
-        _prepare(pickle.loads(preparation))
-        serve(fd)
+        given = pickle.loads(preparation)
+        _prepare(given)
+        serve(fd, given["parent"], given["max_items"])
     leave()
 
 
@@ -37,20 +38,38 @@ def _prepare(given: dict[str, Any]) -> None:
         resource_tracker._resource_tracker._fd = given["tracker"]  # type: ignore[attr-defined]
 
 
-def serve(fd: int) -> None:
-    """Run the tasks that come, one after another."""
+def serve(fd: int, parent: int, max_items: int | None = None) -> None:
+    """Run the tasks that come, one after another, and of the last one no more than makes ``max_items`` items."""
     ignore_interrupts()
-    _watch.end_with(os.getppid(), at_once=True)
+    # Not os.getppid(): the parent may be gone already, with a task still to be read.
+    _watch.end_with(parent, at_once=True)
+    left = max_items
     while (data := wire.receive(fd)) is not None:
-        wire.send(fd, _answer(data))
+        done, answer = _answer(data, left)
+        del data
+        wire.send(fd, answer)
+        del answer
+        if left is not None:
+            left -= done
 
 
-def _answer(data: bytes) -> bytes:
-    """Run one task; a fault of ours, not the user's, is answered as the exception it is."""
+def _answer(data: bytearray, left: int | None) -> tuple[int, bytes]:
+    """Run one task, ``left`` items of it at most; return how many, and the answer.
+
+    A fault of ours, not the user's, is answered as the exception it is.
+    """
     try:
-        return pickle.dumps(pickle.loads(data)(), 5)
+        task = pickle.loads(data)
+        if left is not None:
+            task.most = min(task.most, left)
+        answer = task()
+        return answer.done if left is not None else 0, pickle.dumps(answer, 5)
+    except MemoryError:
+        from anymap._worker import end_for_want_of_memory  # noqa: PLC0415 - it is there, or never will be
+
+        end_for_want_of_memory()
     except Exception as exc:  # noqa: BLE001 - the parent must hear of it
-        return pickle.dumps(RuntimeError(f"worker {os.getpid()}: {type(exc).__name__}: {exc}"), 5)
+        return 0, pickle.dumps(RuntimeError(f"worker {os.getpid()}: {type(exc).__name__}: {exc}"), 5)
 
 
 def leave() -> None:

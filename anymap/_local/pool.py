@@ -55,6 +55,8 @@ class _Worker:
         self.process = process
         self.line = line
         self.job: _Job | None = None
+        self.ran = 0
+        """How many items it has run."""
         self.idle_since = time.monotonic()
 
 
@@ -82,16 +84,25 @@ class Lease:
 class Pool:
     """Workers that are started alike."""
 
-    def __init__(self, start: Callable[[socket.socket], Process], *, greeting: bytes | None, keep: bool) -> None:
+    def __init__(
+        self,
+        start: Callable[[socket.socket], Process],
+        *,
+        greeting: bytes | None,
+        keep: bool,
+        max_items: int | None = None,
+    ) -> None:
         """``start`` makes a process that serves the socket it is given, and ``greeting`` is its first message.
 
-        ``keep`` idle ones for later maps.
+        ``keep`` idle ones for later maps. One that has run ``max_items`` items, and it runs no more, is replaced.
         """
         self._start = start
         self._greeting = greeting
         self._keep = keep
+        self._max_items = max_items
         self._lock = threading.RLock()
         self._workers: dict[int, _Worker] = {}
+        self._leaving: list[_Worker] = []
         self._leases: list[Lease] = []
         self._selector = selectors.DefaultSelector()
         self._wake_up, self._woken = socket.socketpair()
@@ -223,8 +234,13 @@ class Pool:
             self._bury(worker)
             return
         answer = pickle.loads(data)
+        # As large as the answer, whose values are about to be loaded.
+        del data
         with self._lock:
             job = self._release(worker)
+            worker.ran += getattr(answer, "done", 0)
+            if self._is_spent(worker, answer):
+                self._dismiss(worker)
             self._assign()
         if job is not None:
             _finish(job.future, answer)
@@ -235,6 +251,22 @@ class Pool:
             job.lease.running -= 1
         return job
 
+    def _is_spent(self, worker: _Worker, answer: Any) -> bool:
+        if self._max_items is not None and worker.ran >= self._max_items:
+            return True
+        # What there was no memory for may be what it has leaked, or a limit that was set in it.
+        return any(raised.type_name.endswith("MemoryError") for _, raised, _ in getattr(answer, "failures", ()))
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """Let an idle worker go: it ends when we hang up."""
+        self._workers.pop(worker.process.pid)
+        self._hang_up(worker)
+        self._leaving.append(worker)
+
+    def _hang_up(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.line)
+        worker.line.close()
+
     def _bury(self, worker: _Worker) -> None:
         """See to it that the process is gone, and tell whoever waits for it."""
         worker.process.kill()
@@ -242,8 +274,7 @@ class Pool:
         with self._lock:
             job = self._release(worker)
             self._workers.pop(worker.process.pid, None)
-            self._selector.unregister(worker.line)
-            worker.line.close()
+            self._hang_up(worker)
         if job is not None:
             dead = {worker.process.pid: exitcode}
             _finish(job.future, ChunkLost(f"worker process {worker.process.pid} ended", dead))
@@ -259,6 +290,8 @@ class Pool:
                 worker.process.kill()
             elif job is None and not self._leases and (not self._keep or now - worker.idle_since > _IDLE):
                 self._bury(worker)
+
+        self._leaving = [worker for worker in self._leaving if worker.process.poll() is None]
 
     def _receive_last(self, worker: _Worker) -> None:
         worker.line.setblocking(False)
@@ -295,6 +328,9 @@ class Pool:
             pending = [job for lease in self._leases for job in lease.pending]
         for worker in list(self._workers.values()):
             self._bury(worker)
+        for worker in self._leaving:
+            worker.process.kill()
+            worker.process.wait()
         for job in pending:
             _finish(job.future, self._failed or ChunkLost("anymap was shut down"))
         self._selector.close()
@@ -317,9 +353,9 @@ _pools: dict[Recipe, Pool] = {}
 _pools_lock = threading.Lock()
 
 
-def lease(workers: int) -> Lease:
+def lease(workers: int, max_items: int | None = None) -> Lease:
     """Return a share of the pool whose workers are like this process, as it is now."""
-    wanted = recipe.current(workers)
+    wanted = recipe.current(workers, max_items)
     with _pools_lock:
         while True:
             if wanted not in _pools:
@@ -334,12 +370,13 @@ def lease(workers: int) -> Lease:
 
 def _pool_of_interpreters(wanted: Recipe) -> Pool:
     greeting = pickle.dumps(wanted.preparation())
-    return Pool(lambda line: start_interpreter(wanted, line), greeting=greeting, keep=True)
+    return Pool(lambda line: start_interpreter(wanted, line), greeting=greeting, keep=True, max_items=wanted.max_items)
 
 
-def lease_forks(workers: int) -> Lease:
+def lease_forks(workers: int, max_items: int | None = None) -> Lease:
     """Return a pool of its own, of forks: they see this process as it is now, so no later map may have them."""
-    granted = Pool(start_fork, greeting=None, keep=False).lease(workers)
+    pool = Pool(lambda line: start_fork(line, max_items), greeting=None, keep=False, max_items=max_items)
+    granted = pool.lease(workers)
     assert granted is not None  # noqa: S101
     return granted
 

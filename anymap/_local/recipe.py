@@ -35,13 +35,22 @@ class Recipe:
     tracker: int | None
     code: tuple[tuple[str, int], ...]
     """The caller's own modules and when their files were changed last."""
+    max_items: int | None
+    """So many items may a worker run before another takes its place."""
 
     def preparation(self) -> dict[str, Any]:
         """Return what a new worker is told before its first task."""
-        return {"path": list(self.path), "argv": sys.argv, "authkey": self.authkey, "tracker": self.tracker}
+        return {
+            "path": list(self.path),
+            "argv": sys.argv,
+            "authkey": self.authkey,
+            "tracker": self.tracker,
+            "max_items": self.max_items,
+            "parent": os.getpid(),
+        }
 
 
-def current(workers: int) -> Recipe:
+def current(workers: int, max_items: int | None = None) -> Recipe:
     """Describe this process as it is now; ``workers`` share the CPUs for their inner threads."""
     if getattr(sys, "frozen", False):
         raise UnsupportedOption(
@@ -52,10 +61,11 @@ def current(workers: int) -> Recipe:
         command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]
         folder=_folder(),
         path=tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path),
-        environment=frozenset(_environment(workers).items()),
+        environment=_environment(max(1, _cpus.available() // workers)),
         authkey=_authkey(),
         tracker=_tracker(),
         code=_code(),
+        max_items=max_items,
     )
 
 
@@ -72,11 +82,16 @@ def _folder() -> str:
         return os.sep
 
 
-def _environment(workers: int) -> dict[str, str]:
-    threads = str(max(1, _cpus.available() // workers))
-    found = dict.fromkeys(_INNER_THREADS, threads) | dict(os.environ)
-    found.pop(_CHANGES_ALL_THE_TIME, None)
-    return found
+_known: tuple[int, dict[Any, Any], frozenset[tuple[str, str]]] = (0, {}, frozenset())
+
+
+def _environment(inner_threads: int) -> frozenset[tuple[str, str]]:
+    global _known  # noqa: PLW0603 - a cache of the process: to decode all variables takes a good part of a small map
+    if (inner_threads, os.environ._data) != _known[:2]:  # type: ignore[attr-defined]
+        found = dict.fromkeys(_INNER_THREADS, str(inner_threads)) | dict(os.environ)
+        found.pop(_CHANGES_ALL_THE_TIME, None)
+        _known = inner_threads, dict(os.environ._data), frozenset(found.items())  # type: ignore[attr-defined]
+    return _known[2]
 
 
 def _authkey() -> bytes | None:

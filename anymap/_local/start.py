@@ -75,13 +75,14 @@ class _Fork:
         return self._exitcode
 
 
-def start_fork(line: socket.socket) -> Process:
+def start_fork(line: socket.socket, max_items: int | None = None) -> Process:
     """Fork this process; the child serves ``line`` and does nothing else of what this process would."""
     with interrupts_held_back():
+        parent = os.getpid()
         pid = os.fork()
         if not pid:
             try:
-                child.serve(line.fileno())
+                child.serve(line.fileno(), parent, max_items)
             finally:
                 child.leave()
     return _Fork(pid)

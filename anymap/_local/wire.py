@@ -6,16 +6,21 @@ import os
 import struct
 
 _length = struct.Struct("!Q")
+_TOGETHER = 64 * 1024
+"""A message of fewer bytes goes with its length in one write."""
 
 
 def send(fd: int, data: bytes) -> None:
     """Write one message; raises ``OSError`` when nobody is there to read it."""
-    view = memoryview(_length.pack(len(data)) + data)
-    while view.nbytes:
-        view = view[os.write(fd, view) :]
+    header = _length.pack(len(data))
+    if len(data) < _TOGETHER:
+        _write(fd, header + data)
+    else:  # without a copy
+        _write(fd, header)
+        _write(fd, data)
 
 
-def receive(fd: int) -> bytes | None:
+def receive(fd: int) -> bytearray | None:
     """Read one message; ``None`` when the other side is gone, even in the middle of one."""
     try:
         header = _read(fd, _length.size)
@@ -24,12 +29,18 @@ def receive(fd: int) -> bytes | None:
         return None
 
 
-def _read(fd: int, size: int) -> bytes | None:
-    parts: list[bytes] = []
-    while size:
-        part = os.read(fd, min(size, 1 << 20))
-        if not part:
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[os.write(fd, view) :]
+
+
+def _read(fd: int, size: int) -> bytearray | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view.nbytes:
+        count = os.readv(fd, [view])
+        if not count:
             return None
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        view = view[count:]
+    return data

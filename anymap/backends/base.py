@@ -10,16 +10,16 @@ import abc
 import contextlib
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from anymap._worker import Answer, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
-__all__ = ["Answer", "Backend", "ChunkLost", "Task", "Traits"]
+__all__ = ["Answer", "Backend", "Channel", "ChunkLost", "Line", "Task", "Traits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Traits:
     """Tasks run in this process: objects are handed over as they are, nothing is pickled."""
     remote: bool = False
     """Workers may be on other machines: neither files nor shared memory of this host reach them."""
+    live: bool = False
+    """Tasks can send messages while they run: ``channel`` is implemented. Only asked where ``remote``."""
     inline: bool = False
     """``submit`` returns only when the task has run, in the caller's own thread."""
     kills: bool = False
@@ -52,6 +54,23 @@ class ChunkLost(Exception):  # noqa: N818 - it says what became of a task, not t
         self.cause = cause
         self.dead = dead
         super().__init__(cause)
+
+
+class Line(Protocol):
+    """The worker's end of a channel. Its methods may be called from any thread."""
+
+    def send(self, message: bytes) -> None:
+        """Send a short message. May raise anything where the worker is about to end."""
+
+    def step_aside(self) -> None:
+        """The thread that connected is stuck in an item that was given up: let others have its place, if that can be."""
+
+
+class Channel(Protocol):
+    """What tasks carry with them to send messages to their map while they run. Pickles small."""
+
+    def connect(self) -> Line:
+        """Called in the worker, in the thread that runs the task."""
 
 
 class Backend(abc.ABC):
@@ -115,6 +134,13 @@ class Backend(abc.ABC):
         Only called where ``traits.kills`` is false. Whatever the future brings later is dropped.
         """
         future.cancel()
+
+    def channel(self, receive: Callable[[bytes], object]) -> Channel | None:  # noqa: ARG002 - for those who can
+        """Return what tasks can send messages with while they run; ``None``: there is only their answer.
+
+        Called at most once, after ``open``. ``receive`` may be called on any thread, until ``close`` returns.
+        """
+        return None
 
     def waiting(self) -> AbstractContextManager[object]:
         """Enclose each blocking wait of the map's caller."""

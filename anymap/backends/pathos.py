@@ -46,8 +46,15 @@ class Pathos(pooled.OnPool):
                 "use backend='threads' or 'serial' for the inner map"
             )
         context = helpers.mp.get_context("fork")
-        with interrupts_held_back():
-            return helpers.ProcessPool(self.workers, context=context, **pooled.worker_arguments())
+        try:
+            with interrupts_held_back():
+                return helpers.ProcessPool(self.workers, context=context, **pooled.worker_arguments())
+        except OSError as exc:
+            exc.add_note(
+                "anymap: the locks of a pathos pool are made in /dev/shm, which must have room and be writable; "
+                "backend='processes' needs neither"
+            )
+            raise
 
 
 def _send(pool: Any, task: Task, future: Future[Answer]) -> None:

@@ -36,7 +36,7 @@ class Station:
         self._supervisor = Supervisor(self._poll)
         try:
             self.backend.open(plan.workers)
-            self._carrier = make_carrier(plan, self.backend.traits)
+            self._carrier = make_carrier(plan)
         except BaseException:
             self.backend.close(abandon=True)
             raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -12,12 +14,15 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from distributed import Client, Security
+from distributed import Security
 
+from anymap._dask import clients, node
 from anymap._errors import BackendConnectionError
-from anymap._local import dask_node, recipe, warm, wire
+from anymap._local import recipe, warm, wire
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from anymap._local.recipe import Recipe
 
 _IDLE = 60.0
@@ -26,6 +31,8 @@ _START = 60.0
 """Seconds that a cluster has to start; a host that is very busy takes its time."""
 _END = 5.0
 """Seconds that it has to end its workers; then it is killed, and they with it."""
+_LAST_WORD = 1.0
+"""Seconds within which we hear how a worker ended that dask has lost: both see its connections break."""
 _TICK = 1.0
 
 
@@ -42,6 +49,9 @@ class Cluster:
         self._closed = False
         self._address: Future[str] = Future()
         self._ready: Future[None] = Future()
+        self._pids: dict[str, int] = {}
+        """Of the workers that live, by their addresses."""
+        self._deaths: dict[str, Future[dict[int, int]]] = {}
         # The process is tied to the thread that starts it: that must not be one of the caller's, which may end sooner.
         self._thread = threading.Thread(target=self._work, name="anymap-dask", daemon=True)
         self._thread.start()
@@ -50,7 +60,7 @@ class Cluster:
         """Wait until it has started, and connect the client."""
         try:
             address = self._address.result(_START)
-            self.client = connect(address, Security(require_encryption=False), _START)
+            self.client = clients.make(address, Security(require_encryption=False), _START)
             self._ready.result(_START)
         except (RuntimeError, OSError, TimeoutError) as exc:
             raise BackendConnectionError(f"a dask cluster of our own could not be started: {exc}") from exc
@@ -67,6 +77,21 @@ class Cluster:
         with _lock:
             self._idle_since = time.monotonic()
             self.leases -= 1
+
+    def kill(self, pid: int) -> None:
+        """End one of the workers; another will take its place."""
+        if pid in self._pids.values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def death(self, address: str) -> dict[int, int]:
+        """Return the process id and exit code of a worker that dask has lost; nothing if nobody tells soon."""
+        told = asyncio.wrap_future(self._death(address))
+        await asyncio.wait([told], timeout=_LAST_WORD)
+        return told.result() if told.done() else {}
+
+    def _death(self, address: str) -> Future[dict[int, int]]:
+        return self._deaths.setdefault(address, Future())
 
     def close(self) -> None:
         """End it, busy or not; returns when it has ended."""
@@ -87,7 +112,7 @@ class Cluster:
 
     def _work(self) -> None:
         try:
-            self._node = dask_node.start(self._wanted, dask_node.run_scheduler, self._wanted, self._workers)
+            self._node = node.start(self._wanted, node.run_scheduler, self._wanted, self._workers)
             if self._closed:
                 self._hang_up()
             self._listen()
@@ -110,25 +135,23 @@ class Cluster:
                     return
 
     def _hear(self, report: Any) -> None:
-        if isinstance(report, Exception):
-            self._fail(report)
-        elif report is None:
-            self._ready.set_result(None)
-        else:
-            self._address.set_result(report)
+        match report:
+            case node.Address(address):
+                self._address.set_result(address)
+            case node.Joined(address, pid):
+                self._pids[address] = pid
+            case node.Complete():
+                self._ready.set_result(None)
+            case node.Died(address, pid, exitcode):
+                self._pids.pop(address, None)
+                self._death(address).set_result({pid: exitcode})
+            case _:
+                self._fail(report)
 
     def _fail(self, exc: BaseException) -> None:
         for future in (self._address, self._ready):
             if not future.done():
                 future.set_exception(exc)
-
-
-def connect(address: str, security: Security | None, timeout: float) -> Client:
-    """Return a client for ourselves: not the process's default, and closed when its scheduler is gone."""
-    client = Client(address, security=security, timeout=timeout, set_as_default=False)
-    # It would try for the whole timeout to find the scheduler again, and tell the log that it did not.
-    client._reconnect = client._close
-    return client
 
 
 _clusters: dict[tuple[Recipe, int], Cluster] = {}

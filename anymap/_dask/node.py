@@ -27,16 +27,43 @@ _FALSE_STARTS = 3
 """So many workers in a row that end before they are ready: another one would do no better."""
 
 
+class Address(NamedTuple):
+    """Report: the scheduler listens here."""
+
+    address: str
+
+
+class Joined(NamedTuple):
+    """Report: a worker is ready."""
+
+    address: str
+    pid: int
+
+
+class Complete(NamedTuple):
+    """Report: all workers have been ready once."""
+
+
+class Died(NamedTuple):
+    """Report: a worker that was ready has ended, by its exit code as ``subprocess`` tells it."""
+
+    address: str
+    pid: int
+    exitcode: int
+
+
 class Node(NamedTuple):
     """A process that was started, and our end of the line to it."""
 
     process: Process
     line: socket.socket
 
-    def end(self) -> None:
+    def end(self) -> int:
+        """See to it that it is gone; return its exit code."""
         self.process.kill()
-        self.process.wait()
+        exitcode = self.process.wait()
         self.line.close()
+        return exitcode
 
 
 def start(wanted: Recipe, run: Callable[..., None], *arguments: Any) -> Node:
@@ -50,13 +77,17 @@ def start(wanted: Recipe, run: Callable[..., None], *arguments: Any) -> Node:
 
 
 def run_scheduler(line: int, wanted: Recipe, workers: int) -> None:
-    """Be the cluster. Reports on ``line`` its address, then ``None`` when all workers are ready."""
+    """Be the cluster. Reports on ``line`` what becomes of it."""
     try:
         asyncio.run(_Cluster(line, wanted, workers).serve())
     except Exception as exc:  # noqa: BLE001 - the caller must hear of it
-        wire.send(line, pickle.dumps(RuntimeError(f"{type(exc).__name__}: {exc}")))
+        _report(line, RuntimeError(f"{type(exc).__name__}: {exc}"))
     _spool.remove_own()
     child.leave()
+
+
+def _report(line: int, report: Address | Joined | Complete | Died | Exception) -> None:
+    wire.send(line, pickle.dumps(report))
 
 
 class _Cluster:
@@ -66,7 +97,8 @@ class _Cluster:
         self._count = workers
         self._folder = _spool.make_folder()
         self._workers: set[Node] = set()
-        self._ready: set[Node] = set()
+        self._ready: dict[Node, str] = {}
+        """The addresses of those that are ready."""
         self._complete = False
         self._false_starts = 0
         self._address = ""
@@ -102,7 +134,7 @@ class _Cluster:
         self._address = self._scheduler.address
         for worker in self._workers:
             self._tell_address(worker)
-        wire.send(self._line, pickle.dumps(self._address))
+        _report(self._line, Address(self._address))
 
     def _start_worker(self) -> None:
         worker = start(self._wanted, run_worker, self._folder)
@@ -115,21 +147,23 @@ class _Cluster:
         wire.send(worker.line.fileno(), self._address.encode())
 
     def _hear(self, worker: Node) -> None:
-        if _receive(worker.line):
-            self._ready.add(worker)
-            self._false_starts = 0
-            if len(self._ready) == self._count and not self._complete:
-                self._complete = True
-                wire.send(self._line, pickle.dumps(None))
-        else:
+        address = wire.receive(worker.line.fileno())
+        if address is None:
             self._replace(worker)
+            return
+        self._ready[worker] = address.decode()
+        self._false_starts = 0
+        _report(self._line, Joined(self._ready[worker], worker.process.pid))
+        if len(self._ready) == self._count and not self._complete:
+            self._complete = True
+            _report(self._line, Complete())
 
     def _replace(self, worker: Node) -> None:
         asyncio.get_running_loop().remove_reader(worker.line)
         self._workers.remove(worker)
-        worker.end()
+        exitcode = worker.end()
         if worker in self._ready:
-            self._ready.remove(worker)
+            _report(self._line, Died(self._ready.pop(worker), worker.process.pid, exitcode))
         else:
             self._false_starts += 1
         if self._false_starts < _FALSE_STARTS:
@@ -140,13 +174,6 @@ class _Cluster:
     def _hang_up(self) -> None:
         if not self._end.done():
             self._end.set_result(None)
-
-
-def _receive(line: socket.socket) -> bytes:
-    try:
-        return line.recv(4096)
-    except OSError:
-        return b""
 
 
 def run_worker(line: int, folder: str) -> None:
@@ -172,7 +199,7 @@ def run_worker(line: int, folder: str) -> None:
 
 async def _work(line: int, make: Callable[[], Any]) -> None:
     worker = await make()
-    wire.send(line, b"ready")
+    wire.send(line, worker.address.encode())
     await worker.finished()
 
 

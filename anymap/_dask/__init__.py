@@ -1,0 +1,1 @@
+"""What the dask backend is made of."""

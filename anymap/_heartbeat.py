@@ -1,0 +1,142 @@
+"""How far a chunk is on another host: the status board's place is taken by messages.
+
+A worker that shares no memory with the caller keeps a board of its own for each chunk. Five times a second a thread
+tells the map, by the channel of its backend, which item each chunk is at and for how long. Quick chunks end unmentioned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from anymap import _board
+from anymap._board import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anymap._worker import Task
+    from anymap.backends.base import Line
+
+_INTERVAL = 0.2
+"""Seconds between two messages about one chunk."""
+_beat = struct.Struct("!qqqd")
+
+
+# --- the worker's side --------------------------------------------------------------------------------------------
+
+
+class _Chunk:
+    """A chunk that this process is running."""
+
+    def __init__(self, task: Task, board: bytearray, line: Line) -> None:
+        self._slot = task.slot
+        self._count = task.count
+        self._timeout = task.spec.timeout
+        self._board = board
+        self._line = line
+        self._given_up = False
+
+    def beat(self) -> None:
+        mark = _board.read(self._board, 0)
+        if mark.position < 0:
+            return
+        seconds = time.monotonic() - mark.began
+        # A worker that is leaving cannot send any more; the map hears of its end.
+        with contextlib.suppress(Exception):
+            self._line.send(_beat.pack(self._slot, mark.pid, mark.position, seconds))
+            if not self._given_up and self._is_late(mark, seconds):
+                self._given_up = True
+                self._line.step_aside()
+
+    def _is_late(self, mark: Mark, seconds: float) -> bool:
+        return self._timeout is not None and seconds > self._timeout and mark.position < self._count
+
+
+_chunks: set[_Chunk] = set()
+_lock = threading.Lock()
+_thread: threading.Thread | None = None
+
+
+@contextlib.contextmanager
+def beating(task: Task, board: bytearray) -> Iterator[None]:
+    """Tell the map, while this lasts, what ``board`` says in its only slot. Does nothing where nobody listens."""
+    if task.spec.channel is None:
+        yield
+        return
+    chunk = _Chunk(task, board, task.spec.channel.connect())
+    _enter(chunk)
+    try:
+        yield
+    finally:
+        with _lock:
+            _chunks.discard(chunk)
+
+
+def _enter(chunk: _Chunk) -> None:
+    global _thread  # noqa: PLW0603 - one for the process, while there is something to tell
+    with _lock:
+        _chunks.add(chunk)
+        if _thread is None:
+            _thread = threading.Thread(target=_tell, name="anymap-heartbeat", daemon=True)
+            _thread.start()
+
+
+def _tell() -> None:
+    global _thread  # noqa: PLW0603 - see _enter
+    while True:
+        time.sleep(_INTERVAL)
+        with _lock:
+            chunks = list(_chunks)
+            if not chunks:
+                _thread = None
+                return
+        for chunk in chunks:
+            chunk.beat()
+
+
+# --- the map's side -----------------------------------------------------------------------------------------------
+
+
+class RemoteBoard:
+    """A status board that knows what it has been told. Each chunk has a slot that no other ever gets."""
+
+    path = None
+    full = False
+
+    def __init__(self) -> None:
+        self._marks: dict[int, Mark] = {}
+        self._next = 0
+
+    def take(self) -> int:
+        slot = self._next
+        self._next += 1
+        self._marks[slot] = _board.UNTOUCHED
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        self._marks.pop(slot, None)
+
+    def read(self, slot: int) -> Mark:
+        return self._marks.get(slot, _board.UNTOUCHED)
+
+    def receive(self, message: bytes) -> None:
+        """Take in what a worker tells, on whatever thread."""
+        slot, pid, position, seconds = _beat.unpack(message)
+        known = self._marks.get(slot)
+        if known is None:  # it has come down meanwhile
+            return
+        began = time.monotonic() - seconds
+        if (known.pid, known.position) == (pid, position):
+            # The message that took the shortest time is the nearest to the truth.
+            began = min(began, known.began)
+        self._marks[slot] = Mark(pid, position, began)
+
+    def cancel(self) -> None:
+        """Other hosts cannot be asked; the backend drops their tasks."""
+
+    def close(self) -> None:
+        self._marks.clear()
