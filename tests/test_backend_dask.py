@@ -262,9 +262,16 @@ def test_our_own_cluster_that_is_killed_ends_the_map_and_the_next_one_starts_ano
     backend = opened(1)
     scheduler = values_of(backend.submit(task_of(lambda _: os.getppid(), 0)).result(LONG))[0]
     running = backend.submit(task_of(time.sleep, FOREVER))
+    loops = client_loops()
     os.kill(scheduler, signal.SIGKILL)
     assert isinstance(running.exception(10), anymap.BackendConnectionError)
     assert anymap.pmap(abs, [-1], backend="dask", workers=1) == [1]
+    # The thread of the lost client has ended, and there is that of the new one.
+    until(lambda: len(client_loops() & loops) < len(loops))
+
+
+def client_loops() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "IO loop"}
 
 
 def test_nothing_outlives_a_caller_who_is_killed(tmp_path: Path) -> None:

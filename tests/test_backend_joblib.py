@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -138,6 +139,25 @@ def test_the_users_warm_executor_is_used_and_stays() -> None:
     calls()
     assert loky.get_reusable_executor(reuse=True) is executor
     assert loky_pids() == before
+
+
+def test_a_worker_that_died_idle_does_not_hold_up_a_map_that_wants_another_number() -> None:
+    # To give the executor another size, loky itself would wait for the dead one, holding a lock of all.
+    for _ in range(10):
+        pmap(abs, range(10), backend="joblib", workers=2)
+        os.kill(min(loky_pids()), signal.SIGKILL)
+        time.sleep(0.001)  # the moment in which it is dead, and loky does not know
+        assert pmap(abs, range(-10, 0), backend="joblib", workers=3) == list(range(10, 0, -1))
+
+
+def test_no_thread_is_left_of_an_executor_that_died_with_a_full_queue() -> None:
+    def die(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    found = pmap(die, [[bytes(60_000)]] * 8, backend="joblib", workers=2, chunksize=1, on_error="return")
+    assert [type(error) for error in found] == [WorkerLost] * 8
+    anymap.shutdown()
+    until(lambda: "QueueFeederThread" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_leaving_a_map_of_quick_items_keeps_the_workers() -> None:

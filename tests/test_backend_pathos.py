@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pathos import helpers, pools
 
 import anymap
 from anymap import ItemTimeout, UnsupportedOption, WorkerLost, pmap
+from anymap._local import pooled
 from anymap.backends import Pathos
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.pathos
 
 setting = "first"
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that nobody tells of; the test's own time limit ends it."""
+    while not condition():
+        time.sleep(0.001)
 
 
 def test_the_workers_are_processes_of_pathos() -> None:
@@ -64,6 +76,27 @@ def test_a_dead_worker_costs_its_item_only() -> None:
     assert isinstance(lost, WorkerLost)
     assert lost.exitcode == 7
     assert results == [item for item in range(40) if item != 13]
+
+
+def test_a_worker_that_dies_while_its_pool_is_being_made_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    victims: list[int] = []
+
+    class Killed(pooled._Pool):
+        def __init__(self, pool: Any) -> None:
+            if not victims:
+                first = list(pool._pool)
+                # One of them waits for a task, with the lock of the queue in its hands.
+                until(lambda: not pool._inqueue._rlock._semlock._get_value())
+                for victim in first:
+                    victims.append(victim.pid)
+                    os.kill(victim.pid, signal.SIGKILL)
+                # The pool has put others in their places before anybody else looks.
+                until(lambda: not set(first) & set(pool._pool))
+            super().__init__(pool)
+
+    monkeypatch.setattr(pooled, "_Pool", Killed)
+    assert pmap(abs, range(-9, 0), backend="pathos", workers=2) == list(range(9, 0, -1))
+    assert victims
 
 
 def test_a_stuck_item_is_ended_at_its_deadline() -> None:

@@ -24,6 +24,12 @@ def make(address: str, security: Security | None, timeout: float) -> Client:
     return client
 
 
+def close(client: Client) -> None:
+    """Close a client of ours and end its thread, which stays where the client has closed itself."""
+    client.close(timeout=2)
+    client._loop_runner.stop()
+
+
 def connect(address: str, security: Security | None, timeout: float) -> Client:
     """Connect to a scheduler, or say why not within ``timeout`` seconds."""
     try:

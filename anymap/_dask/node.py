@@ -7,9 +7,11 @@ process replaces workers that die, and ends all of it when the caller hangs up o
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import pickle
 import socket
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +80,9 @@ def start(wanted: Recipe, run: Callable[..., None], *arguments: Any) -> Node:
 
 def run_scheduler(line: int, wanted: Recipe, workers: int) -> None:
     """Be the cluster. Reports on ``line`` what becomes of it."""
+    if sys.version_info < (3, 12, 7):
+        # Their collector crashes on a connection that broke while something was read: https://github.com/python/cpython/issues/77894
+        gc.disable()
     try:
         asyncio.run(_Cluster(line, wanted, workers).serve())
     except Exception as exc:  # noqa: BLE001 - the caller must hear of it

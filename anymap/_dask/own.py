@@ -97,7 +97,7 @@ class Cluster:
         """End it, busy or not; returns when it has ended."""
         self._closed = True
         if hasattr(self, "client"):
-            self.client.close(timeout=2)
+            clients.close(self.client)
         if hasattr(self, "_node"):
             self._hang_up()
         if self._thread is not threading.current_thread():

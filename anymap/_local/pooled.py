@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import os
 import threading
 import time
@@ -138,10 +139,14 @@ class _Pool:
         self._end_lock = threading.Lock()
         self._ended = False
         # Our own references: the pool forgets a dead worker before anybody can ask for its exit code.
-        self._workers = list(pool._pool)
+        self._made: list[Any] = getattr(pool._ctx, "made", pool._pool[:])
         self._futures: set[Future[Answer]] = set()
         # What the pool itself would do at exit, or when it is collected, may wait for ever.
         pool._terminate.cancel()
+
+    @property
+    def _workers(self) -> list[Any]:
+        return [worker for worker in self._made[:] if worker.pid is not None]
 
     def enter(self, future: Future[Answer]) -> None:
         self._futures.add(future)
@@ -257,6 +262,19 @@ def settle(future: Future[Answer], outcome: Callable[[], Answer]) -> None:
 def fail(future: Future[Answer], exc: BaseException) -> None:
     with contextlib.suppress(InvalidStateError):
         future.set_exception(exc)
+
+
+def remembering(context: Any) -> Any:
+    """Return a multiprocessing context that remembers what it has made: a pool replaces a worker that dies at once."""
+    own = copy.copy(context)
+    own.given, own.made = context, []
+
+    def make(*args: Any, **options: Any) -> Any:
+        own.made.append(context.Process(*args, **options))
+        return own.made[-1]
+
+    own.Process = make
+    return own
 
 
 def worker_arguments(initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import dask.config
 from distributed import Client, KilledWorker, Security, rejoin
+from distributed.comm import CommClosedError
 
 from anymap import _cpus, _shipping
 from anymap._dask import clients, inside, messages, misfits, own, watch
@@ -122,7 +123,7 @@ class Dask(Backend):
 
     def _connect(self, address: str, security: Security | None) -> Client:
         client = clients.connect(address, security, self._timeout)
-        self._exit.callback(client.close, timeout=2)
+        self._exit.callback(clients.close, client)
         return client
 
     def submit(self, task: Task) -> Future[Answer]:
@@ -180,14 +181,14 @@ class Dask(Backend):
                 return bytes(answer)
         return bytes(await remote.result())
 
-    def _what_became_of_us(self) -> BackendConnectionError | None:
-        """Return what to tell the map if the scheduler is gone."""
-        if self._client.status == "running":
+    def _what_became_of_us(self, exc: Exception | None = None) -> BackendConnectionError | None:
+        """Return what to tell the map if the scheduler is gone; by ``exc`` that may be known before the client knows."""
+        if self._client.status == "running" and not isinstance(exc, CommClosedError):
             return None
         return BackendConnectionError(f"the dask scheduler at {self._where} was lost while the map was running")
 
     def _translate(self, exc: Exception) -> Exception:
-        return self._what_became_of_us() or misfits.misfit(exc, f"a worker of {self._where}") or exc
+        return self._what_became_of_us(exc) or misfits.misfit(exc, f"a worker of {self._where}") or exc
 
     def _hear(self, news: News) -> None:
         """Take in what the scheduler tells all clients. A worker that leaves as planned has its tasks moved."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -262,6 +263,7 @@ class _Loky(_Engine):
         # The lock that others need to submit. To give a busy executor another size, loky waits until it is idle.
         with reusable_executor._executor_lock:
             given = _size_of_busy_executor() or wanted
+            _give_size(given)
             self._parallel.n_jobs = given
             self._parallel.__enter__()
         self._parallel.n_jobs = wanted
@@ -299,6 +301,7 @@ class _Loky(_Engine):
         except ShutdownExecutorError as exc:
             raise ChunkLost("joblib's executor was shut down") from exc
         except BrokenProcessPool as exc:
+            _let_feeder_end(self._backend._workers._call_queue)
             # Those that did it have ended by now, and loky has not yet killed the others.
             workers = list(self._backend._workers._processes.values())
             dead = {worker.pid: worker.exitcode for worker in workers if worker.exitcode is not None}
@@ -314,7 +317,9 @@ class _Loky(_Engine):
             for worker in list(executor._processes.values()):
                 kill_process_tree(worker)
             concurrent.futures.wait(jobs, _TO_DIE)
+            queue = executor._call_queue
             super()._abort()
+            _let_feeder_end(queue)
 
 
 _open_on_loky: set[_Loky] = set()
@@ -339,6 +344,8 @@ def _end_idle_executor() -> None:
     executor = reusable_executor._executor
     if executor is not None and not executor._pending_work_items:
         executor.shutdown(kill_workers=True)
+        # One that lost a worker keeps its pipes and semaphores for as long as somebody holds it, and loky does.
+        reusable_executor._executor = None
 
 
 def _forget_executor() -> None:
@@ -361,6 +368,26 @@ def _size_of_busy_executor() -> int:
         return 0
     size: int = executor._max_workers
     return size
+
+
+def _let_feeder_end(queue: Any) -> None:
+    """Close our reading end of a lost executor's queue: the thread that writes to it would wait for ever for a reader."""
+    if queue is not None:
+        queue._reader.close()
+
+
+def _give_size(size: int) -> None:
+    """Give the executor, which is idle, this size, before loky does: it waits for ever if a worker is dead by then."""
+    executor = reusable_executor._executor
+    if executor is None or executor._flags.broken or executor._flags.shutdown:
+        return
+    if getattr(executor, "queue_size", size) < size:  # loky makes another one
+        return
+    with executor._submit_resize_lock, executor._processes_management_lock:
+        alive = sum(worker.is_alive() for worker in list(executor._processes.values()))
+        executor._max_workers = size
+        for _ in range(size, alive):
+            executor._call_queue.put(None)
 
 
 class _Pool(pooled.OnPool, _Engine):
@@ -392,6 +419,8 @@ class _Pool(pooled.OnPool, _Engine):
         arguments = pooled.worker_arguments(options.get("initializer"), options.get("initargs", ()))
         backend.configure = functools.partial(type(backend).configure, backend, **arguments)
         loky_tracker.ensure_running()  # whoever starts it lets interrupts in again
+        given = self._parallel._backend_kwargs.get("context") or multiprocessing.get_context()
+        self._parallel._backend_kwargs["context"] = pooled.remembering(getattr(given, "given", given))
         with interrupts_held_back():
             self._parallel.__enter__()
         self._folders.append(backend._pool._temp_folder_manager)

@@ -45,7 +45,7 @@ class Pathos(pooled.OnPool):
                 "a worker of a pathos pool cannot have a pathos pool of its own: "
                 "use backend='threads' or 'serial' for the inner map"
             )
-        context = helpers.mp.get_context("fork")
+        context = pooled.remembering(helpers.mp.get_context("fork"))
         try:
             with interrupts_held_back():
                 return helpers.ProcessPool(self.workers, context=context, **pooled.worker_arguments())
