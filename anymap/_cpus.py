@@ -6,7 +6,6 @@ import functools
 import math
 import os
 import re
-from pathlib import Path
 
 from anymap._errors import ConfigError
 
@@ -27,11 +26,16 @@ def available() -> int:
 def _quota() -> float | None:
     """Return the CPUs that control group version 2 grants (kernel.org, cgroup-v2: ``cpu.max``)."""
     try:
-        path = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
-        limit, period = Path("/sys/fs/cgroup", path.lstrip("/"), "cpu.max").read_text().split()
+        path = _read("/proc/self/cgroup").strip().rpartition(":")[2]
+        limit, period = _read(os.path.join("/sys/fs/cgroup", path.lstrip("/"), "cpu.max")).split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         return None
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def count_workers(workers: int | str | None, where: str = "workers") -> int | None:

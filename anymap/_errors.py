@@ -17,7 +17,6 @@ The second base keeps an ``except`` clause working that was written before anyma
 
 from __future__ import annotations
 
-import difflib
 import signal
 from typing import TYPE_CHECKING, Any, Self
 
@@ -56,6 +55,8 @@ class UnknownBackend(AnymapError, LookupError):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
+        import difflib  # noqa: PLC0415 - each worker imports this module
+
         nearest = difflib.get_close_matches(self.name, self.known, n=1)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         return f"no backend is called {self.name!r}.{hint} There are: {', '.join(self.known)}."

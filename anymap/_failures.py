@@ -1,22 +1,13 @@
-"""Exceptions as values: how one gets from the worker to the caller, and what the caller can ask of it."""
+"""What the caller can ask of an exception: which item it was, and what became of it."""
 
 from __future__ import annotations
 
 import copy
-import pickle
-import reprlib
-import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from anymap._errors import RemoteError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_ATTRIBUTE = "__anymap_failure__"
-_LONGEST_CHAIN = 50
-"""So many causes of an exception are rebuilt; the worker's traceback, a text, shows them all."""
+from anymap._exceptions import FAILURE, Parts, format_traceback, safe_repr, safe_str, type_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,145 +28,6 @@ class Failure:
     """How long the last attempt took."""
     worker: str
     """Where it was tried: the process id, with the host's name if that is another one."""
-
-
-class Encoded(NamedTuple):
-    """One exception as plain data, its chain and the members of its group included."""
-
-    type_name: str
-    message: str
-    traceback: str
-    pickled: bytes | None
-    cause: Encoded | None
-    context: Encoded | None
-    suppress_context: bool
-    notes: tuple[str, ...]
-    members: tuple[Encoded, ...]
-
-
-class WorkerTraceback(Exception):  # noqa: N818 - never raised: it only shows text where a traceback is printed
-    """Ends the cause chain of an exception from another process and shows the traceback it had there."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        super().__init__(text)
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
-def encode(exc: BaseException, dumps: Callable[[Any], bytes]) -> Encoded:
-    """Turn ``exc`` into plain data. Proves here that what is sent can be rebuilt there."""
-    # Where it comes from a map inside this one, its item there is not what failed here, and may be large.
-    inner = exc.__dict__.pop(_ATTRIBUTE, None)
-    try:
-        encoded = _encode(exc, dumps, {id(exc)})
-    finally:
-        if inner is not None:
-            setattr(exc, _ATTRIBUTE, inner)
-    return encoded._replace(traceback="".join(traceback.format_exception(exc)))
-
-
-def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded:
-    members: tuple[BaseException, ...] = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
-    return Encoded(
-        type_name=type_name(exc),
-        message=safe_str(exc),
-        traceback="".join(traceback.format_exception(exc, chain=False)),
-        pickled=_provably(exc, dumps),
-        cause=_encode_linked(exc.__cause__, dumps, seen),
-        context=_encode_linked(exc.__context__, dumps, seen),
-        suppress_context=exc.__suppress_context__,
-        notes=tuple(str(note) for note in getattr(exc, "__notes__", ())),
-        members=tuple(_encode(member, dumps, seen) for member in members),
-    )
-
-
-def _encode_linked(exc: BaseException | None, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded | None:
-    if exc is None or id(exc) in seen or len(seen) > _LONGEST_CHAIN:
-        return None
-    seen.add(id(exc))
-    return _encode(exc, dumps, seen)
-
-
-def _provably(exc: BaseException, dumps: Callable[[Any], bytes]) -> bytes | None:
-    """Pickle ``exc`` and load it again: a class with a constructor of its own often pickles and cannot be loaded."""
-    if not isinstance(exc, Exception):
-        return None
-    for pickled_form in (exc, _Parts(type(exc), exc.args, dict(exc.__dict__))):
-        try:
-            pickled = dumps(pickled_form)
-            if type(_load(pickled)) is type(exc):
-                return pickled
-        except Exception:  # noqa: BLE001, S112 - the user's own reducers and constructors run here
-            continue
-    return None
-
-
-class _Parts(NamedTuple):
-    """An exception to be put together without its constructor, whose arguments are not known."""
-
-    kind: type[Exception]
-    args: tuple[Any, ...]
-    attributes: dict[str, Any]
-
-    def exception(self) -> Exception:
-        exc = self.kind.__new__(self.kind, *self.args)
-        exc.args = self.args
-        exc.__dict__.update(self.attributes)
-        return exc
-
-
-def _load(pickled: bytes) -> Any:
-    loaded = pickle.loads(pickled)
-    return loaded.exception() if isinstance(loaded, _Parts) else loaded
-
-
-def decode(encoded: Encoded) -> Exception:
-    """Rebuild what :func:`encode` took apart, with the worker's traceback at the end of its chain."""
-    exc = _decode(encoded)
-    end: BaseException = exc
-    while (following := end.__cause__ or (None if end.__suppress_context__ else end.__context__)) is not None:
-        end = following
-    end.__cause__ = WorkerTraceback(encoded.traceback)
-    return exc
-
-
-def _decode(encoded: Encoded) -> Exception:
-    exc = _rebuild(encoded)
-    if encoded.cause is not None:
-        exc.__cause__ = _decode(encoded.cause)
-    if encoded.context is not None and encoded.context != encoded.cause:
-        exc.__context__ = _decode(encoded.context)
-    exc.__suppress_context__ = encoded.suppress_context
-    if encoded.notes and not getattr(exc, "__notes__", None):
-        for note in encoded.notes:
-            exc.add_note(note)
-    return exc
-
-
-def _rebuild(encoded: Encoded) -> Exception:
-    if encoded.pickled is not None:
-        try:
-            exc = _load(encoded.pickled)
-        except Exception:  # noqa: BLE001 - it could be loaded there; here something it needs is missing
-            exc = None
-        if isinstance(exc, Exception):
-            # Where tblib is installed it comes with its chain, which we rebuild ourselves.
-            exc.__cause__ = exc.__context__ = None
-            return exc
-    if encoded.members:
-        return ExceptionGroup(encoded.message, [_decode(member) for member in encoded.members])
-    return RemoteError(encoded.type_name, encoded.message, encoded.traceback)
-
-
-def as_exception(exc: BaseException) -> Exception:
-    """Return ``exc``, or an ``Exception`` that says what it was: an item must not end the caller's program."""
-    if isinstance(exc, Exception):
-        return exc
-    stand_in = RemoteError(type_name(exc), safe_str(exc), "".join(traceback.format_exception(exc)))
-    stand_in.__cause__ = exc
-    return stand_in
 
 
 class _Mark(NamedTuple):
@@ -202,11 +54,11 @@ def attach(
     Of an exception that already belongs to another item a copy is made: a function may raise one object many times.
     One that comes out of a map inside this one, which is at ``depth``, keeps its note of the item there.
     """
-    mark: _Mark | None = getattr(exc, _ATTRIBUTE, None)
+    mark: _Mark | None = getattr(exc, FAILURE, None)
     if mark is not None and mark.depth <= depth:
         exc = _copy(exc)
-    text = "".join(traceback.format_exception(exc))
-    setattr(exc, _ATTRIBUTE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker), depth))
+    text = format_traceback(exc)
+    setattr(exc, FAILURE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker), depth))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     exc.add_note(f"anymap: {item_name(index, item, shown=show_item)} failed after {tries} in worker {worker}")
     return exc
@@ -222,7 +74,7 @@ def _copy(exc: Exception) -> Exception:
     if type(twin) is type(exc):
         # The copy shares what the original holds (its very dictionary, where tblib does the copying); its notes and its
         # item must be its own.
-        twin.__dict__ = {name: value for name, value in exc.__dict__.items() if name != _ATTRIBUTE}
+        twin.__dict__ = {name: value for name, value in exc.__dict__.items() if name != FAILURE}
         twin.__notes__ = [note for note in getattr(exc, "__notes__", ()) if not note.startswith("anymap: item ")]
     twin.__traceback__, twin.__cause__, twin.__context__ = exc.__traceback__, exc.__cause__, exc.__context__
     twin.__suppress_context__ = exc.__suppress_context__
@@ -237,11 +89,11 @@ def _twin(exc: Exception) -> Exception:
             continue
         if type(twin) is type(exc):
             return twin
-    return RemoteError(type_name(exc), safe_str(exc), "".join(traceback.format_exception(exc)))
+    return RemoteError(type_name(exc), safe_str(exc), format_traceback(exc))
 
 
 def _put_together(exc: Exception) -> Exception:
-    return _Parts(type(exc), exc.args, exc.__dict__).exception()
+    return Parts(type(exc), exc.args, exc.__dict__).exception()
 
 
 def failure(exc: BaseException) -> Failure | None:
@@ -252,29 +104,5 @@ def failure(exc: BaseException) -> Failure | None:
     >>> anymap.failure(error).index
     0
     """
-    mark: _Mark | None = getattr(exc, _ATTRIBUTE, None)
+    mark: _Mark | None = getattr(exc, FAILURE, None)
     return None if mark is None else mark.failure
-
-
-def safe_repr(value: object) -> str:
-    """Return a short ``repr`` that never raises."""
-    try:
-        return _short.repr(value)
-    except Exception as exc:  # noqa: BLE001 - __repr__ is the user's
-        return f"<{type(value).__qualname__}: its repr raised {type(exc).__qualname__}>"
-
-
-def safe_str(exc: BaseException) -> str:
-    try:
-        return exc.message if isinstance(exc, BaseExceptionGroup) else str(exc)
-    except Exception as raised:  # noqa: BLE001 - __str__ is the user's
-        return f"<its text raised {type(raised).__qualname__}>"
-
-
-def type_name(exc: BaseException) -> str:
-    kind = type(exc)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80

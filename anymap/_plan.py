@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _config, _cpus, _failures, _registry
+from anymap import _config, _cpus, _exceptions, _registry
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend, UnsupportedOption
 from anymap._worker import depth
@@ -31,7 +31,7 @@ _DEFAULT = "processes"
 def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **options: Any) -> Plan:
     """Check ``pmap``'s arguments and fill in what they leave open."""
     if not callable(func):
-        raise TypeError(f"pmap's first argument must be a function to call, not {_failures.safe_repr(func)}")
+        raise TypeError(f"pmap's first argument must be a function to call, not {_exceptions.safe_repr(func)}")
     if not iterables:
         raise TypeError("pmap needs at least one iterable: pmap(func, items)")
     for position, iterable in enumerate(iterables, start=1):
@@ -104,7 +104,7 @@ def _made(backend: Any) -> Backend:
         return backend.fresh()
     if isinstance(backend, type) and issubclass(backend, Backend):
         return backend()
-    raise ConfigError(f"backend must be a backend's name or an instance of one, not {_failures.safe_repr(backend)}")
+    raise ConfigError(f"backend must be a backend's name or an instance of one, not {_exceptions.safe_repr(backend)}")
 
 
 def _workers(settings: Settings, asked: Any) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend
@@ -54,7 +53,9 @@ _ours: dict[str, _Entry] = {
     "processes": _Entry("anymap.backends.processes:Processes", traits=("kills", "sees_death")),
     "pathos": _Entry("anymap.backends.pathos:Pathos", ("pathos",), _extra("pathos"), ("kills", "sees_death", "forks")),
     "joblib": _Entry("anymap.backends.joblib:Joblib", ("joblib",), _extra("joblib"), ("kills", "sees_death")),
-    "dask": _Entry("anymap.backends.dask:Dask", ("dask", "distributed"), _extra("dask"), ("remote", "sees_death")),
+    "dask": _Entry(
+        "anymap.backends.dask:Dask", ("dask", "distributed"), _extra("dask"), ("remote", "live", "sees_death")
+    ),
 }
 _registered: dict[str, type[Backend] | _Entry] = {}
 _plugins: dict[str, _Entry] | None = None
@@ -145,6 +146,8 @@ def _announced() -> dict[str, _Entry]:
     """Return what installed packages announce, read once."""
     global _plugins  # noqa: PLW0603 - a cache of the process
     if _plugins is None:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - takes longer to import than a small map to run
+
         points = entry_points(group=_GROUP)
         _plugins = {point.name: _Entry(point.value, install="") for point in points}
     return _plugins

@@ -11,7 +11,6 @@ import errno
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from collections import OrderedDict
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from anymap import _board, _failures, _heartbeat, _payload, _shipping, _watch
+from anymap import _board, _exceptions, _payload, _watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +135,8 @@ def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None,
     if spoken != dialect():
         raise RuntimeError(describe_misfit(spoken, dialect()))
     if shipment is not None:
+        from anymap import _shipping  # noqa: PLC0415 - as with _heartbeat
+
         _shipping.install(shipment)
     if function is not None:
         task.spec = task.spec._replace(function=function)
@@ -167,7 +168,7 @@ def _run(task: Task) -> Answer:
         with _inside(spec):
             return _answer_or_end(task, context)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
-        broken = _failures.encode(exc, cloudpickle_dumps)
+        broken = _exceptions.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), task.slot, broken)
 
 
@@ -228,8 +229,8 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked |
         return data
 
     parcel, refused = _pack_results(ran.values, context.classes)
-    failures = [(position, _failures.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
-    failures += [(position, _failures.encode(exc, dumps), 0.0) for position, exc in refused.items()]
+    failures = [(position, _exceptions.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
+    failures += [(position, _exceptions.encode(exc, dumps), 0.0) for position, exc in refused.items()]
     values = _payload.spill(parcel, task.spec.spool)
     return Answer(ran.done, values, failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
 
@@ -238,6 +239,8 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
     if context.board is not None:
         return _run_rows(task, context.func, rows, context.board, task.slot)
     board = bytearray(_board.HEADER + _board.SLOT)
+    from anymap import _heartbeat  # noqa: PLC0415 - what workers of this host do without, they need not import
+
     with _heartbeat.beating(task, board):
         return _run_rows(task, context.func, rows, board, 0)
 
@@ -352,7 +355,11 @@ def settle_in(parent: int) -> None:
 
 
 def _worker_name(spec: MapSpec) -> str:
-    return str(os.getpid()) if spec.parent or spec.shares_memory else f"{os.getpid()} on {socket.gethostname()}"
+    if spec.parent or spec.shares_memory:
+        return str(os.getpid())
+    import socket  # noqa: PLC0415 - as with _heartbeat
+
+    return f"{os.getpid()} on {socket.gethostname()}"
 
 
 def _after_fork() -> None:

@@ -165,7 +165,7 @@ class OneThreadOnly(Good):
 
 class Quick(BackendSuite):
     patience = 2.0
-    many = 3000
+    many = 50_000
 
 
 class TestGood(Quick):

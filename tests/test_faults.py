@@ -34,6 +34,7 @@ from anymap import (
     failure,
     pmap,
 )
+from anymap.backends import Threads, Traits
 from anymap.progress import Advanced, Finished
 
 if TYPE_CHECKING:
@@ -1041,8 +1042,12 @@ def test_waiting_in_a_queue_is_not_counted() -> None:
 def test_where_a_timeout_cannot_be_kept_that_is_said() -> None:
     with pytest.warns(UserWarning, match="timeout=1 is not enforced"):
         assert pmap(abs, [-1], backend="serial", timeout=1) == [1]
+
+    class FarAway(Threads):
+        traits = Traits(remote=True)
+
     with pytest.raises(UnsupportedOption, match="'processes'"):
-        pmap(abs, [-1], backend="dask", timeout=1)
+        pmap(abs, [-1], backend=FarAway(), timeout=1)
 
 
 def test_a_stuck_thread_does_not_keep_the_program_from_exiting() -> None:

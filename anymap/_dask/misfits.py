@@ -9,7 +9,7 @@ from anymap import _worker
 from anymap._errors import BackendConnectionError, BackendUnavailable
 
 if TYPE_CHECKING:
-    from anymap._failures import Encoded
+    from anymap._exceptions import Encoded
     from anymap._worker import Answer
 
 _INSTALL = "pip install 'anypmap[dask]' on the workers"

@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _board, _failures, _heartbeat, _payload, _spool, _worker
+from anymap import _board, _exceptions, _heartbeat, _payload, _spool, _worker
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class InMemory:
         return answer.values, {}
 
     def error(self, raised: Any) -> Exception:
-        return _failures.as_exception(raised)
+        return _exceptions.as_exception(raised)
 
     def close(self) -> None:
         self.board.close()
@@ -122,7 +122,7 @@ class InBytes:
         return _load_each(opened)
 
     def error(self, raised: Any) -> Exception:
-        return _failures.decode(raised)
+        return _exceptions.decode(raised)
 
     def close(self) -> None:
         self.board.close()

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap import _board, _failures
+from anymap import _board, _exceptions, _failures
 from anymap._engine import chunks
 from anymap._engine.carrier import Refused
 from anymap._engine.ledger import Ledger
@@ -169,7 +169,7 @@ class Flights:
         if not isinstance(answer, Answer) or answer.slot != slot or answer.done > len(chunk):
             self.fail(
                 RuntimeError(
-                    f"backend {self._backend.name!r} gave a task an answer that is not its own: {_failures.safe_repr(answer)}"
+                    f"backend {self._backend.name!r} gave a task an answer that is not its own: {_exceptions.safe_repr(answer)}"
                 )
             )
             return
