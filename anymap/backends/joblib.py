@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from multiprocessing import resource_tracker as standard_tracker
@@ -383,11 +384,18 @@ def _give_size(size: int) -> None:
         return
     if getattr(executor, "queue_size", size) < size:  # loky makes another one
         return
-    with executor._submit_resize_lock, executor._processes_management_lock:
-        alive = sum(worker.is_alive() for worker in list(executor._processes.values()))
-        executor._max_workers = size
-        for _ in range(size, alive):
-            executor._call_queue.put(None)
+    with executor._submit_resize_lock:
+        with executor._processes_management_lock:
+            executor._max_workers = size
+            for _ in range(size, _count_alive(executor)):
+                executor._call_queue.put(None)
+        # Who counts them next must not count those that are about to go.
+        while _count_alive(executor) > size and not executor._flags.broken:
+            time.sleep(0.001)
+
+
+def _count_alive(executor: Any) -> int:
+    return sum(worker.is_alive() for worker in list(executor._processes.values()))
 
 
 class _Pool(pooled.OnPool, _Engine):
@@ -419,8 +427,10 @@ class _Pool(pooled.OnPool, _Engine):
         arguments = pooled.worker_arguments(options.get("initializer"), options.get("initargs", ()))
         backend.configure = functools.partial(type(backend).configure, backend, **arguments)
         loky_tracker.ensure_running()  # whoever starts it lets interrupts in again
-        given = self._parallel._backend_kwargs.get("context") or multiprocessing.get_context()
-        self._parallel._backend_kwargs["context"] = pooled.remembering(getattr(given, "given", given))
+        # Before joblib 1.5 it was called _backend_args.
+        settings = getattr(self._parallel, "_backend_kwargs", None) or self._parallel._backend_args
+        given = settings.get("context") or multiprocessing.get_context()
+        settings["context"] = pooled.remembering(getattr(given, "given", given))
         with interrupts_held_back():
             self._parallel.__enter__()
         self._folders.append(backend._pool._temp_folder_manager)
