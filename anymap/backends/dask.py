@@ -70,7 +70,7 @@ class Dask(Backend):
         scheduler_file: str | None = None,
         client: Client | None = None,
         security: Security | None = None,
-        timeout: float = 10.0,
+        timeout: float = 8.0,
         ship_modules: Iterable[str] = (),
     ) -> None:
         if sum(option is not None for option in (address, scheduler_file, client)) > 1:
