@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib
 import multiprocessing
 import os
 import signal
@@ -645,3 +646,16 @@ def test_workers_do_not_inherit_the_callers_descriptors(tmp_path: Path) -> None:
 
         [open_there] = pmap(links, [0], backend="processes", workers=1)
         assert str(tmp_path / "file") not in open_there
+
+
+def test_a_module_that_is_imported_between_two_maps_does_not_end_the_warm_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, edited in ("written_long_ago", 1.0), ("written_just_now", time.time() + 1):
+        (tmp_path / f"{name}.py").write_text("")
+        os.utime(tmp_path / f"{name}.py", (edited, edited))
+        before = workers_of_a_map()
+        importlib.import_module(name)
+        # A worker may have imported what was written just now before it was written anew.
+        assert (workers_of_a_map() <= before) == (edited == 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,8 @@ class Recipe:
     environment: frozenset[tuple[str, str]]
     authkey: bytes | None
     tracker: int | None
-    code: tuple[tuple[str, int], ...]
-    """The caller's own modules and when their files were changed last."""
+    edition: int
+    """Goes up when a file of the caller's own modules has changed."""
     max_items: int | None
     """So many items may a worker run before another takes its place."""
 
@@ -64,7 +65,7 @@ def current(workers: int, max_items: int | None = None) -> Recipe:
         environment=_environment(max(1, _cpus.available() // workers)),
         authkey=_authkey(),
         tracker=_tracker(),
-        code=_code(),
+        edition=_edition.current(),
         max_items=max_items,
     )
 
@@ -104,14 +105,33 @@ def _tracker() -> int | None:
     return tracker._resource_tracker._fd if tracker is not None else None  # no public name, [src] 3.11-3.13
 
 
-_seen: tuple[int, list[str]] = (0, [])
+class _Edition:
+    """The caller's own modules, as far as they have been seen.
+
+    A module that comes later, as one that is imported when it is first needed, makes no new edition, unless its file was
+    changed since this one began: a worker may have imported it before.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._since = 0
+        self._changed: dict[str, int] = {}
+        self._count = 0
+        self._files: list[str] = []
+
+    def current(self) -> int:
+        if self._count != len(sys.modules):  # to look through all of them takes longer than a small map
+            modules = tuple(sys.modules.values())
+            self._count, self._files = len(modules), sorted(set(filter(_is_own, map(_file, modules))))
+        changed = {file: _changed(file) for file in self._files}
+        if any(when != self._changed.get(file, min(when, self._since)) for file, when in changed.items()):
+            self._number += 1
+            self._since = time.time_ns()
+        self._changed.update(changed)
+        return self._number
 
 
-def _code() -> tuple[tuple[str, int], ...]:
-    global _seen  # noqa: PLW0603 - a cache of the process: looking through all modules takes longer than a small map
-    if _seen[0] != len(sys.modules):
-        _seen = len(sys.modules), sorted(filter(_is_own, map(_file, tuple(sys.modules.values()))))
-    return tuple((file, _changed(file)) for file in _seen[1])
+_edition = _Edition()
 
 
 def _file(module: Any) -> str:
