@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     )
     from anymap._failures import Failure, failure
     from anymap._local.warm import shutdown
+    from anymap._per_worker import PerWorker, per_worker
     from anymap._registry import BackendInfo, available_backends, register
+    from anymap._share import Shared, share
+    from anymap._worker_index import worker_index
 
 __version__ = "0.1.0"
 
@@ -46,17 +49,22 @@ __all__ = [
     "MapError",
     "MapIterator",
     "NotPicklable",
+    "PerWorker",
     "RemoteError",
     "Retry",
+    "Shared",
     "UnknownBackend",
     "UnsupportedOption",
     "WorkerLost",
     "available_backends",
     "backends",
     "failure",
+    "per_worker",
     "pmap",
     "register",
+    "share",
     "shutdown",
+    "worker_index",
 ]
 
 _homes = {
@@ -78,7 +86,10 @@ _homes = {
     ),
     "_failures": ("Failure", "failure"),
     "_local.warm": ("shutdown",),
+    "_per_worker": ("PerWorker", "per_worker"),
     "_registry": ("BackendInfo", "available_backends", "register"),
+    "_share": ("Shared", "share"),
+    "_worker_index": ("worker_index",),
 }
 
 

@@ -25,10 +25,10 @@ import sys
 import uuid
 import weakref
 from contextlib import suppress
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, count, pairwise
 from operator import attrgetter
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cloudpickle
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _dynamic_class_reduce
@@ -65,6 +65,8 @@ class Parcel(NamedTuple):
     """``None``: ``data`` is one pickle of the whole list."""
     buffers: Sequence[Any] = ()
     counts: tuple[int, ...] = ()
+    left_out: tuple[Any, ...] = ()
+    """The references whose values the engine is to carry, not the parcel."""
 
     def nbytes(self) -> int:
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
@@ -85,13 +87,39 @@ class SpilledParcel(NamedTuple):
     counts: tuple[int, ...]
 
 
+Route = Literal["file", "fork", "engine", "value", "home"]
+"""How what a reference stands for gets to a map's workers: by a file of this host, as part of a fork, by the engine's
+own means, by value; back to where it came from."""
+
+_births = count()
+
+
+class Reference:
+    """What a map does not pickle by its parts: it decides itself how it travels."""
+
+    def __init__(self) -> None:
+        self.born = next(_births)
+
+    def reduce_for(self, pickler: _Pickler) -> tuple[Any, ...]:
+        """Return what ``__reduce__`` would, for the map whose pickler this is."""
+        raise NotImplementedError
+
+
 class ClassTable:
     """The classes that one map sends by value, numbered. One side makes the numbers, the other looks them up."""
 
-    def __init__(self, map_id: str, *, sender: bool) -> None:
+    def __init__(self, map_id: str, *, sender: bool, route: Route = "home", outlives_maps: bool = False) -> None:
         self.map_id = map_id
+        self.route: Route = route
+        self.born = next(_births)
+        """Forks made for this map have all references that are older."""
         self.blobs: dict[int, bytes] = {}
+        self.left_out: dict[Reference, None] = {}
+        """The references in its classes that the engine is to carry."""
         self._sender = sender
+        self._outlives_maps = outlives_maps
+        self._elders: list[ClassTable] = []
+        self._inherited = False
         self._numbers: dict[type, int] = {}
         self._classes: dict[int, type] = {}
 
@@ -102,7 +130,7 @@ class ClassTable:
         """Return how to pickle ``cls`` by its number; ``None`` where it has none and gets none."""
         if cls not in self._numbers:
             if not self._sender:
-                return None
+                return _origins.get(cls) or _inherited(cls)
             self._enter(cls)
         return received_class, (self.map_id, self._numbers[cls])
 
@@ -111,28 +139,127 @@ class ClassTable:
         found = self._classes.get(number) or _DYNAMIC_CLASS_TRACKER_BY_ID.get(self.tracker_id(number))
         return found if found is not None else self._load(number)
 
+    def defer_to(self, elder: ClassTable) -> None:
+        """Have the classes that ``elder`` has sent, or sends, be its classes in the worker: there they outlive this map."""
+        if elder is self:
+            return
+        if elder not in self._elders:
+            self._elders.append(elder)
+        for cls, number in list(self._numbers.items()):
+            self._ask_elders(cls, number)
+
+    def leave_to_forks(self) -> None:
+        """Have the classes that a fork finds by their names be those: what else it has inherited is made of them."""
+        if not self._inherited:
+            self._inherited = True
+            for cls, number in list(self._numbers.items()):
+                self._leave_to_forks(cls, number)
+
+    def _leave_to_forks(self, cls: type, number: int) -> None:
+        if _by_name(cls.__module__, cls.__qualname__) is cls:
+            found = inherited_class, (cls.__module__, cls.__qualname__)
+            self.blobs[number] = pickle.dumps(_Reduced(found), 5)
+
+    def _ask_elders(self, cls: type, number: int) -> bool:
+        """Have a class be that of an elder who knows it; return whether one does."""
+        elder = next((elder for elder in self._elders if cls in elder._numbers), None)
+        if elder is not None:
+            found = adopted_class, (elder.map_id, elder._numbers[cls], dict(elder.blobs))
+            self.blobs[number] = pickle.dumps(_Reduced(found), 5)
+        return elder is not None
+
     def _enter(self, cls: type) -> None:
         number = self._numbers[cls] = len(self._numbers)
         self._classes[number] = cls
+        if self._ask_elders(cls, number):
+            return
         file = io.BytesIO()
-        _Pickler(file, self, by_value=cls).dump(cls)
+        pickler = _Pickler(file, self, by_value=cls)
+        pickler.dump(cls)
+        self.left_out.update(pickler.left_out)
         self.blobs[number] = file.getvalue()
+        if self._inherited:
+            self._leave_to_forks(cls, number)
 
     def _load(self, number: int) -> type:
         cls: type = pickle.loads(self.blobs[number])
         self._classes[number] = cls
         self._numbers[cls] = number
+        if self._outlives_maps:
+            _origins[cls] = received_class, (self.map_id, number)
         return cls
+
+
+class _Reduced:
+    """Pickles to whatever loads as the call that it was made of."""
+
+    def __init__(self, reduced: tuple[Any, ...]) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reduced
 
 
 _tables: weakref.WeakValueDictionary[str, ClassTable] = weakref.WeakValueDictionary()
 
 
-def sender_table() -> ClassTable:
+_origins: weakref.WeakKeyDictionary[type, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+"""How to pickle a class that came with what outlives a map: whoever sent it knows it by that."""
+_adopted: dict[str, ClassTable] = {}
+"""The tables of what outlives a map, by their ids; one for each process that has sent such things to this one."""
+
+
+def sender_table(route: Route = "value") -> ClassTable:
     """Return the table of a new map, known by its id for as long as somebody holds it."""
-    table = ClassTable(uuid.uuid4().hex, sender=True)
+    table = ClassTable(uuid.uuid4().hex, sender=True, route=route)
     _tables[table.map_id] = table
     return table
+
+
+def adopted_table(map_id: str, blobs: dict[int, bytes]) -> ClassTable:
+    """Return the table of what outlives a map and came from another process; the sender's own where both are one."""
+    table = _tables.get(map_id)
+    if table is None:
+        table = _adopted[map_id] = _tables[map_id] = ClassTable(map_id, sender=False, outlives_maps=True)
+    table.blobs.update(blobs)
+    return table
+
+
+def adopted_class(map_id: str, number: int, blobs: dict[int, bytes]) -> type:
+    """Stand in a pickle for a class that outlives the map which it is sent with."""
+    return adopted_table(map_id, blobs).find(number)
+
+
+_is_fork = False
+
+
+def _note_fork() -> None:
+    global _is_fork  # noqa: PLW0603 - a fact about the process
+    _is_fork = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _by_name(module: str, name: str) -> Any:
+    try:
+        return attrgetter(name)(sys.modules[module])
+    except (AttributeError, KeyError):
+        return None
+
+
+def _inherited(cls: type) -> tuple[Any, ...] | None:
+    """Return how a fork pickles a class that it has from its parent; ``None`` if it has not."""
+    if _is_fork and _by_name(cls.__module__, cls.__qualname__) is cls:
+        return inherited_class, (cls.__module__, cls.__qualname__)
+    return None
+
+
+def inherited_class(module: str, name: str) -> type:
+    """Stand in a pickle for a class that a fork and its parent both find by its name."""
+    found: type = _by_name(module, name)
+    return found
 
 
 def receiver_table(map_id: str) -> ClassTable:
@@ -159,10 +286,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
-        self._table = classes
+        self.table = classes
+        self.left_out: dict[Reference, None] = {}
         self._by_value = by_value
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Reference):
+            return obj.reduce_for(self)
         if isinstance(obj, functools._lru_cache_wrapper) and not _is_found_by_name(obj):
             return _cache, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, functools.cached_property):
@@ -175,15 +305,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         if obj is self._by_value:
             return self._tracked(obj, reduced)
-        return self._table.reduce(obj) or reduced
+        return self.table.reduce(obj) or reduced
 
     def _tracked(self, cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         make, arguments, *rest = reduced
         if (slots := vars(cls).get("__slots__")) and isinstance(arguments[3], dict):
             # cloudpickle sets them when the class has been made, too late to keep its instances from having a dictionary.
             arguments = (*arguments[:3], {**arguments[3], "__slots__": slots}, *arguments[4:])
-        number = self._table.reduce(cls)[1][1]  # type: ignore[index]
-        return make, (*arguments[:-2], self._table.tracker_id(number), arguments[-1]), *rest
+        number = self.table.reduce(cls)[1][1]  # type: ignore[index]
+        return make, (*arguments[:-2], self.table.tracker_id(number), arguments[-1]), *rest
 
 
 def _is_found_by_name(cached: Any) -> bool:
@@ -277,7 +407,8 @@ def _pack_each(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int
         pickler.clear_memo()
         ends.append(file.tell())
         counts.append(len(buffers) - known)
-    return Parcel(file.getvalue(), tuple(ends), buffers, tuple(counts) if buffers else ()), refused
+    left_out = tuple({**classes.left_out, **pickler.left_out})
+    return Parcel(file.getvalue(), tuple(ends), buffers, tuple(counts) if buffers else (), left_out), refused
 
 
 def _pack_sparingly(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
@@ -305,7 +436,8 @@ def _joined(parcels: list[Parcel]) -> Parcel:
     ends = tuple(accumulate(len(parcel.data) for parcel in parcels))
     buffers = [buffer for parcel in parcels for buffer in parcel.buffers]
     counts = tuple(len(parcel.buffers) for parcel in parcels) if buffers else ()
-    return Parcel(b"".join(parcel.data for parcel in parcels), ends, buffers, counts)
+    left_out = tuple({reference: None for parcel in parcels for reference in parcel.left_out})
+    return Parcel(b"".join(parcel.data for parcel in parcels), ends, buffers, counts, left_out)
 
 
 def _all_plain(values: list[Any]) -> bool:
@@ -363,9 +495,9 @@ def unpack(parcel: Parcel | SpilledParcel, *, keep: bool = False) -> list[Any] |
     return Unpacked(parcel)
 
 
-def spill(parcel: Parcel, folder: str | None) -> Parcel | SpilledParcel:
-    """Move a large parcel to a file in ``folder``; make it fit to be pickled itself where it stays."""
-    if folder is not None and parcel.nbytes() >= _SPILL:
+def spill(parcel: Parcel, folder: str | None, least: int = _SPILL) -> Parcel | SpilledParcel:
+    """Move a parcel of at least so many bytes to a file in ``folder``; make it fit to be pickled itself where it stays."""
+    if folder is not None and parcel.nbytes() >= least:
         # Where there is no room left: the pipe is slower, and always has room.
         with suppress(OSError):
             return _write_file(parcel, folder)
@@ -450,6 +582,8 @@ def _picklable(value: object) -> bool:
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
     """Yield what ``value`` is made of, each with the words that lead to it."""
+    if isinstance(value, Reference):
+        return
     if isinstance(value, dict):
         for key, part in value.items():
             yield f"[{reprlib.repr(key)}]", part

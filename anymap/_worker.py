@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from anymap._payload import Parcel, Unpacked
+    from anymap._share import Packed
     from anymap._shipping import Shipment
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
@@ -61,6 +62,24 @@ class MapSpec(NamedTuple):
     shares_memory: bool
     inline: bool
     depth: int
+    places: Any = None
+    """By what its workers agree on who has which index, see ``_worker_index``: between threads the list of owners, between
+    processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
+
+
+class Seat:
+    """A thread while it runs a chunk. Its index among the map's workers is only sought when it is asked for."""
+
+    __slots__ = ("index", "leave", "spec")
+
+    def __init__(self, spec: MapSpec) -> None:
+        self.spec = spec
+        self.index: int | None = None
+        self.leave: Callable[[], object] | None = None
+        """To be called when the chunk has ended."""
+
+
+seat: ContextVar[Seat | None] = ContextVar("anymap_seat", default=None)
 
 
 class Answer(NamedTuple):
@@ -74,6 +93,8 @@ class Answer(NamedTuple):
     seconds: float
     longest: float
     """How long the slowest row took, in seconds."""
+    cpu: float
+    """What of ``seconds`` was spent on a CPU."""
     worker: str
     slot: int
     """The task's, so that an answer that was mixed up with another is found out."""
@@ -130,17 +151,33 @@ def describe_misfit(caller: tuple[int, int, int], worker: tuple[int, int, int]) 
     return f"{protocols}, the worker {worker[1]}.{worker[2]} and {worker[0]}: install the same on both"
 
 
-def run_apart(spoken: tuple[int, int, int], task: Task, function: Parcel | None, shipment: Shipment | None) -> bytes:
-    """Run a task that another host sent, its function apart from it if that is large; return the pickled answer."""
+def run_apart(
+    spoken: tuple[int, int, int],
+    task: Task,
+    function: Parcel | None,
+    shipment: Shipment | None,
+    shared: dict[str, Packed],
+) -> bytes:
+    """Run a task that another host sent; return the pickled answer.
+
+    What other tasks need too came apart from it: the modules, the function if it is large, what is shared between maps.
+    In the place of the data of each is a list of its parts.
+    """
     if spoken != dialect():
         raise RuntimeError(describe_misfit(spoken, dialect()))
     if shipment is not None:
         from anymap import _shipping  # noqa: PLC0415 - as with _heartbeat
 
-        _shipping.install(shipment)
+        _shipping.install(shipment._replace(archive=shipment.archive[0]))  # type: ignore[arg-type]
     if function is not None:
-        task.spec = task.spec._replace(function=function)
-    return pickle.dumps(task(), 5)
+        data, *buffers = function.data
+        task.spec = task.spec._replace(function=function._replace(data=data, buffers=buffers))
+    if not shared:
+        return pickle.dumps(task(), 5)
+    from anymap import _share  # noqa: PLC0415 - as with _heartbeat
+
+    with _share.at_hand(shared):
+        return pickle.dumps(task(), 5)
 
 
 class _Context(NamedTuple):
@@ -169,13 +206,15 @@ def _run(task: Task) -> Answer:
             return _answer_or_end(task, context)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _exceptions.encode(exc, cloudpickle_dumps)
-        return Answer(0, None, [], 0.0, 0.0, _worker_name(spec), task.slot, broken)
+        return Answer(0, None, [], 0.0, 0.0, 0.0, _worker_name(spec), task.slot, broken)
 
 
 def _answer_in_memory(task: Task) -> Answer:
     with _inside(task.spec):
         ran = _run_rows(task, task.spec.function, task.rows, task.spec.board, task.slot)
-    return Answer(ran.done, ran.values, ran.failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
+    return Answer(
+        ran.done, ran.values, ran.failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot
+    )
 
 
 def _answer_or_end(task: Task, context: _Context) -> Answer:
@@ -232,7 +271,7 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked |
     failures = [(position, _exceptions.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
     failures += [(position, _exceptions.encode(exc, dumps), 0.0) for position, exc in refused.items()]
     values = _payload.spill(parcel, task.spec.spool)
-    return Answer(ran.done, values, failures, ran.seconds, ran.longest, _worker_name(task.spec), task.slot)
+    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot)
 
 
 def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _NotLoaded) -> _Ran:
@@ -269,6 +308,7 @@ class _Ran(NamedTuple):
     failures: list[tuple[int, Any, float]]
     seconds: float
     longest: float
+    cpu: float
 
 
 def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
@@ -279,6 +319,7 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
     longest = 0.0
+    cpu = time.thread_time()
     began = now = clock()
     end = began + task.budget if task.budget is not None else float("inf")
     for position in range(task.most):
@@ -300,7 +341,7 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
             longest = now - before
     # From here on no item is running, though the answer is still to be packed and sent.
     write_item(board, offset, task.count, now)
-    return _Ran(len(values), values, failures, clock() - began, longest)
+    return _Ran(len(values), values, failures, clock() - began, longest, time.thread_time() - cpu)
 
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
@@ -326,6 +367,8 @@ def _context(task: Task) -> _Context:
 
 
 def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
+    if (share := sys.modules.get("anymap._share")) is not None:
+        share.forget_closed()
     classes = _payload.receiver_table(spec.map_id)
     classes.blobs.update(blobs)
     func = _payload.unpack(spec.function, keep=True)[0]
@@ -335,11 +378,15 @@ def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
 
 @contextlib.contextmanager
 def _inside(spec: MapSpec) -> Iterator[None]:
-    token = depth.set(spec.depth + 1)
+    taken = Seat(spec)
+    token, place = depth.set(spec.depth + 1), seat.set(taken)
     try:
         yield
     finally:
         depth.reset(token)
+        seat.reset(place)
+        if taken.leave is not None:
+            taken.leave()
 
 
 def settle_in(parent: int) -> None:

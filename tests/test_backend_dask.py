@@ -503,9 +503,9 @@ def test_a_function_that_was_lost_is_sent_again(local_client: Client, opened: Ca
     backend = opened(client=local_client)
     task = task_of(lambda _: len(big), 0)
     assert values_of(backend.submit(task).result(LONG)) == [len(big)]
-    assert backend._held is not None
-    local_client.cancel([backend._held], force=True)
-    until(lambda: backend._held is not None and backend._held.status == "cancelled")
+    held = backend._store._held["function"]
+    local_client.cancel([held], force=True)
+    until(lambda: held.status == "cancelled")
     assert values_of(backend.submit(task).result(LONG)) == [len(big)]
 
 

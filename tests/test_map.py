@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
 from operator import add, mul
 from typing import TYPE_CHECKING, Any
 
@@ -186,3 +189,26 @@ def test_needs_a_function() -> None:
 def test_what_is_no_iterable_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="'int'"):
         pmap(double, 3)  # type: ignore[call-overload]
+
+
+class Heavy:
+    """Something that is held for no longer than it is needed."""
+
+    def __call__(self, x: int) -> int:
+        return x
+
+
+@pytest.mark.timeout(20)
+def test_what_a_map_was_given_is_free_when_it_has_ended(backend: Backend) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        function = Heavy()
+        held = weakref.ref(function)
+        assert pmap(function, range(20), backend=backend, workers=2) == list(range(20))
+        del function
+        # Threads that worked for it may still be about to end; the test's own time limit ends the wait.
+        while held() is not None:
+            time.sleep(0.001)
+    finally:
+        gc.enable()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dask.config
 
 from anymap import _worker
-from anymap._payload import Parcel
-from anymap._worker import Task
+from anymap._payload import Parcel, SpilledParcel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +18,10 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed import Future as DaskFuture
 
+    from anymap._dask.places import Places
+    from anymap._dask.store import Store
     from anymap._shipping import Shipment
+    from anymap._worker import Task
 
     Key = tuple[str, int]
 
@@ -37,20 +39,48 @@ class Call:
         return self._reduced
 
 
-def pack(task: Task, shipment: Shipment | None) -> tuple[bytes, list[pickle.PickleBuffer]]:
-    """Pickle a call that runs ``task``; apart from it what is large and the same for all tasks of its map."""
-    parcel = task.spec.function
-    apart: list[pickle.PickleBuffer] = []
+def pack(task: Task, shipment: Shipment | None, places: Places | None, store: Store) -> tuple[bytes, list[DaskFuture]]:
+    """Pickle a call that runs ``task``; return with it what is apart from it: the results that it is to be loaded with.
+
+    ``places`` is by what workers on other hosts find out which of them has which number.
+    """
+    spec = task.spec if places is None else task.spec._replace(places=places)
+    references = {*_left_out(spec.function), *_left_out(task.rows)}
+    spec = spec._replace(function=_alone(spec.function))
+    apart: list[DaskFuture] = []
+    # What fills the gaps comes in the order in which they are pickled: that of the call's arguments.
     function = None
-    if isinstance(parcel, Parcel) and parcel.nbytes() > _LARGE:
-        task = Task(task.spec._replace(function=None), task.rows, task.count, task.slot, task.budget, task.classes)
-        function = parcel._replace(
-            data=pickle.PickleBuffer(parcel.data), buffers=[pickle.PickleBuffer(buffer) for buffer in parcel.buffers]
-        )
+    if isinstance(spec.function, Parcel) and spec.function.nbytes() > _LARGE:
+        apart.append(store.hold("function", spec.function.data, *spec.function.buffers))
+        function, spec = spec.function._replace(data=_gap(), buffers=()), spec._replace(function=None)
     if shipment is not None:
-        shipment = shipment._replace(archive=pickle.PickleBuffer(shipment.archive))  # type: ignore[arg-type]
-    call = Call(_worker.run_apart, _worker.dialect(), task, function, shipment)
-    return pickle.dumps(call, 5, buffer_callback=apart.append), apart
+        apart.append(store.hold("modules", shipment.archive))
+        shipment = shipment._replace(archive=_gap())
+    shared = {}
+    for key, carried in store.carry_all(references).items():
+        apart.append(carried.parts)
+        shared[key] = carried.packed._replace(parcel=carried.parcel._replace(data=_gap(), left_out=()))
+    task = type(task)(spec, _alone(task.rows), task.count, task.slot, task.budget, task.classes)
+    call = Call(_worker.run_apart, _worker.dialect(), task, function, shipment, shared)
+    return pickle.dumps(call, 5, buffer_callback=_leave_out), apart
+
+
+def _left_out(parcel: Parcel | SpilledParcel) -> tuple[Any, ...]:
+    return parcel.left_out if isinstance(parcel, Parcel) else ()
+
+
+def _alone(parcel: Parcel | SpilledParcel) -> Parcel | SpilledParcel:
+    """Return the parcel without what it left out, which is not to be pickled with it."""
+    return parcel._replace(left_out=()) if isinstance(parcel, Parcel) and parcel.left_out else parcel
+
+
+def _gap() -> Any:
+    """Return what stands in a pickle for an object that whoever loads it has: it need be no buffer there."""
+    return pickle.PickleBuffer(bytearray(1))
+
+
+def _leave_out(_: pickle.PickleBuffer) -> None:
+    pass
 
 
 _config_lock = threading.Lock()
@@ -76,8 +106,8 @@ class _Frame:
         return pickle.PickleBuffer, (pickle.PickleBuffer(self._data),)
 
 
-def submit(client: Client, message: bytes, key: Key, **buffers: DaskFuture) -> DaskFuture:
-    """Have a worker load ``message``.
+def submit(client: Client, message: bytes, key: Key, **buffers: list[DaskFuture]) -> DaskFuture:
+    """Have a worker load ``message``, with the results of other tasks in its gaps, if it has any.
 
     All that the scheduler gets to load is of the standard library, so it need have neither anymap nor the caller's
     modules: the message is a pickle that calls a function when it is loaded.

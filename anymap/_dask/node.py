@@ -12,6 +12,8 @@ import logging
 import pickle
 import socket
 import sys
+import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from anymap._local.recipe import Recipe
 
 _HOST = "127.0.0.1"
+_LAST_WORDS = 3.0
+"""Seconds that workers have to close what they have made for themselves, when the cluster ends."""
 _FALSE_STARTS = 3
 """So many workers in a row that end before they are ready: another one would do no better."""
 
@@ -59,6 +63,15 @@ class Node(NamedTuple):
 
     process: Process
     line: socket.socket
+
+    def hang_up(self) -> None:
+        """Let it know that it is to end by itself."""
+        with suppress(OSError):  # it has
+            self.line.shutdown(socket.SHUT_WR)
+
+    def wait(self, until: float) -> None:
+        while self.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
 
     def end(self) -> int:
         """See to it that it is gone; return its exit code."""
@@ -120,6 +133,10 @@ class _Cluster:
             await self._end
         finally:
             for worker in self._workers:
+                worker.hang_up()
+            give_up = time.monotonic() + _LAST_WORDS
+            for worker in self._workers:
+                worker.wait(give_up)
                 worker.end()
 
     async def _start_scheduler(self) -> None:
@@ -204,8 +221,18 @@ def run_worker(line: int, folder: str) -> None:
 
 async def _work(line: int, make: Callable[[], Any]) -> None:
     worker = await make()
+    hung_up = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(line, hung_up.set)
     wire.send(line, worker.address.encode())
-    await worker.finished()
+    ends = [asyncio.ensure_future(end) for end in (worker.finished(), hung_up.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if hung_up.is_set():
+        loop.remove_reader(line)
+        if (made := sys.modules.get("anymap._per_worker")) is not None:
+            # In the thread that has made it, when that has nothing else to do.
+            await loop.run_in_executor(worker.executors["default"], made.close_here)
+        child.leave()
 
 
 def _silence() -> None:

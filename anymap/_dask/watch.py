@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from anymap import _worker
+from anymap._dask import places
 from anymap._dask.inside import Topic
 from anymap._dask.messages import Call
 from anymap._dask.misfits import misfit
@@ -98,7 +99,9 @@ class Cluster:
 
     async def _count(self) -> None:
         with contextlib.suppress(OSError):  # the client finds out too
-            self.threads = sum((await self._client.scheduler.ncores_running()).values())
+            running = await self._client.scheduler.ncores_running()
+            self.threads = sum(running.values())
+            await places.publish(self._client, running)
 
     def inspect(self, timeout: float) -> None:
         """Count the threads now, and see whether all workers can run what we send them."""
@@ -114,6 +117,7 @@ class Cluster:
     async def _inspect(self, limit: float) -> dict[str, Any]:
         running = await asyncio.wait_for(self._client.scheduler.ncores_running(), limit)
         self.threads = sum(running.values())
+        await places.publish(self._client, running)
         greeted = _greeted.setdefault(self._client, set())
         strangers = [worker for worker in running if worker not in greeted]
         if not strangers:

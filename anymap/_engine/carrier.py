@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
     from anymap._worker import Answer, Task
-    from anymap.backends.base import Channel
+    from anymap.backends.base import Channel, Traits
 
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
@@ -65,6 +65,7 @@ class InMemory:
             shares_memory=True,
             inline=plan.backend.traits.inline,
             depth=plan.depth,
+            places=[None] * plan.backend.workers,
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
@@ -85,7 +86,7 @@ class InBytes:
 
     def __init__(self, plan: Plan) -> None:
         remote = plan.backend.traits.remote
-        self._classes = _payload.sender_table()
+        self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
         self._folder = None if remote else _spool.make_folder()
         try:
@@ -106,6 +107,7 @@ class InBytes:
             shares_memory=False,
             inline=plan.backend.traits.inline,
             depth=plan.depth,
+            places=None if remote else plan.backend.workers,
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
@@ -131,6 +133,13 @@ class InBytes:
     def _remove_folder(self) -> None:
         if self._folder is not None:
             _spool.remove_folder(self._folder)
+
+
+def _route(traits: Traits) -> _payload.Route:
+    """Say how what is shared between maps gets to the workers."""
+    if traits.remote:
+        return "engine" if traits.carries else "value"
+    return "fork" if traits.forks else "file"
 
 
 def _channel(plan: Plan, board: _board.Board | _heartbeat.RemoteBoard) -> Channel | None:

@@ -17,6 +17,7 @@ from anymap import _board, _exceptions, _failures
 from anymap._engine import chunks
 from anymap._engine.carrier import Refused
 from anymap._engine.ledger import Ledger
+from anymap._engine.meter import Meter
 from anymap._errors import ItemTimeout, WorkerLost
 from anymap._worker import Answer
 from anymap.backends.base import ChunkLost
@@ -48,6 +49,7 @@ class Flights:
     def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
         """``news`` is called, on any thread, when there is something to deliver or to launch."""
         self.ledger = Ledger()
+        self.meter = Meter()
         self.arrivals: deque[Arrival] = deque()
         self.broken: BaseException | None = None
         """What ended the map, if it is no item's error."""
@@ -106,6 +108,10 @@ class Flights:
         while (taken := self._take(partial_chunks=partial_chunks)) is not None:
             self._launch(*taken)
 
+    def fall_silent(self) -> None:
+        """Tell no news any more, and hold nobody who listens."""
+        self._news = _nothing
+
     def ground(self) -> None:
         """Launch nothing any more."""
         self._grounded = True
@@ -134,7 +140,9 @@ class Flights:
         budget = None if self._plan.chunksize is not None else chunks.budget(self._pace)
         sent = time.monotonic()
         try:
-            future = self._backend.submit(self.carrier.task(chunk, slot, budget))
+            with self.meter.packed():
+                task = self.carrier.task(chunk, slot, budget)
+            future = self._backend.submit(task)
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)
         except Exception as exc:  # noqa: BLE001 - the engine broke, or the map was closed meanwhile
@@ -179,6 +187,7 @@ class Flights:
         with self._lock:
             if not self._come_down(chunk, slot):
                 return
+            self.meter.note(answer)
             self._pace.note(answer.done, answer.seconds, answer.longest, under_way)
             raised = {position: exc for position, exc, _ in answer.failures}
             verdict = partial(self._retry_raised, raised)
@@ -315,3 +324,7 @@ class Flights:
         blamed = self.ledger.lose(chunk, mark.position, certain=True)
         if blamed is not None:
             self._enter_death(chunk, blamed, mark, TimeoutError())
+
+
+def _nothing() -> None:
+    pass

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from anymap import _failures
+from anymap._engine.advice import advise
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
 from anymap._engine.landing import AsFinished, Batch, InOrder
@@ -58,17 +59,18 @@ class Run:
         self._backend = plan.backend
         self._flights = Flights(plan, self._on_news)
         self._ledger = self._flights.ledger
+        self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
         self._news = threading.Condition()
         self._emitter = Emitter(plan.sinks)
         self._supervisor = Supervisor(self._tick)
-        self._began = time.monotonic()
+        self._workers = 1
         self._delivered = 0
         self._waiting = False
         self._has_news = False
         self._slow = False
         self._pulling_since: float | None = None
-        self._manned = self._began
+        self._manned = time.monotonic()
         self._error: Exception | None = None
         self._process = os.getpid()
         self._closed = False
@@ -81,7 +83,8 @@ class Run:
                 self._supervise_if_it_takes_long()
                 self._flights.fill(partial_chunks=self._slow)
                 for batch in self._ready():
-                    yield batch
+                    with self._meter.waited():
+                        yield batch
                     self._delivered += len(batch.values)
                 self._raise_what_ends_the_map()
                 if not self._over() and not self._pull():
@@ -103,15 +106,16 @@ class Run:
         return self._ledger.pulled
 
     def _open(self) -> None:
-        self._began = time.monotonic()
+        self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
         self._flights.carrier = make_carrier(self._plan)
+        self._workers = self._flights.workers()
         self._emitter.emit(
             Started(
                 desc=self._plan.desc,
                 total=self._plan.total,
                 backend=self._backend.name,
-                workers=self._flights.workers(),
+                workers=self._workers,
             )
         )
         if self._is_left_alone():
@@ -155,7 +159,8 @@ class Run:
         if answer is None:
             assert arrival.death is not None  # noqa: S101 - an arrival has one or the other
             return [None], {0: self._attach(chunk, 0, *arrival.death)}
-        values, unloadable = carrier.values(answer)
+        with self._meter.packed():
+            values, unloadable = carrier.values(answer)
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
         self._ledger.counts.failed += len(errors)
         for position, raised, seconds in answer.failures:
@@ -234,13 +239,14 @@ class Run:
     def _pull_watchfully(self, quantum: int) -> None:
         """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
         stage, arrivals, clock = self._ledger.stage, self._flights.arrivals, time.monotonic
-        self._pulling_since = began = clock()
-        for row in islice(self._rows, quantum):
-            stage((row,))
-            self._slow = clock() - began > _SLOW_PULL
-            if arrivals or self._slow:
-                break
-        self._pulling_since = None
+        with self._meter.waited():
+            self._pulling_since = began = clock()
+            for row in islice(self._rows, quantum):
+                stage((row,))
+                self._slow = clock() - began > _SLOW_PULL
+                if arrivals or self._slow:
+                    break
+            self._pulling_since = None
 
     def _room(self) -> int:
         held = self._ledger.pulled - (self._delivered if self._plan.lazy else self._ledger.counts.done)
@@ -269,7 +275,7 @@ class Run:
         # A thread takes longer to start than a small map to end.
         if self._supervisor.started or self._backend.traits.inline:
             return
-        if time.monotonic() - self._began > _SMALL_MAP:
+        if self._meter.elapsed > _SMALL_MAP:
             self._supervisor.start()
 
     def _wait_for_retry(self) -> None:
@@ -336,7 +342,7 @@ class Run:
             retried=counts.retried,
             lost=counts.lost,
             total=self._flights.total(),
-            elapsed=time.monotonic() - self._began,
+            elapsed=self._meter.elapsed,
         )
 
     # --- end ------------------------------------------------------------------------------------------------------
@@ -357,19 +363,32 @@ class Run:
         finally:
             if carrier is not None:
                 carrier.close()
+            self._flights.fall_silent()
             self._emitter.emit(self._finished(complete=complete))
 
     def _finished(self, *, complete: bool) -> Finished:
-        counts = self._ledger.counts
+        counts, meter = self._ledger.counts, self._meter
+        advice = advise(meter.costs(), counts.done, self._workers) if self._may_be_advised(complete=complete) else None
         return Finished(
             done=counts.done,
             failed=counts.failed,
             retried=counts.retried,
             lost=counts.lost,
             total=self._flights.total(),
-            elapsed=time.monotonic() - self._began,
+            elapsed=meter.elapsed,
             complete=complete,
+            start_up=meter.start_up or 0.0,
+            work=meter.work,
+            cpu=meter.cpu,
+            packing=meter.packing,
+            waiting=meter.waiting,
+            advice=advice.text if advice is not None else "",
+            gain=advice.factor if advice is not None else 1.0,
         )
+
+    def _may_be_advised(self, *, complete: bool) -> bool:
+        # A map that lost a worker would have lost the program elsewhere.
+        return complete and not self._ledger.counts.lost and not self._backend.traits.inline
 
 
 _left_open: weakref.WeakSet[Run] = weakref.WeakSet()

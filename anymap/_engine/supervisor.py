@@ -37,6 +37,8 @@ class Supervisor:
     def stop(self) -> None:
         """End the thread; on return it is in no tick, unless this is the thread itself."""
         self._stopped = True
+        # What it looked after holds this: they would keep each other, and all they hold, until garbage is collected.
+        self._tick = _nothing
         self._woken.set()
         if self._thread is None or self._thread is threading.current_thread() or sys.is_finalizing():
             # When the interpreter ends with a map left open, its daemon threads have stopped where they were.
@@ -49,3 +51,7 @@ class Supervisor:
             self._woken.clear()
             if not self._stopped:
                 self._tick()
+
+
+def _nothing() -> None:
+    pass

@@ -74,6 +74,8 @@ def _answer(data: bytearray, left: int | None) -> tuple[int, bytes]:
 
 def leave() -> None:
     """End without waiting for threads that the user's functions may have left."""
+    if (made := sys.modules.get("anymap._per_worker")) is not None:
+        made.close_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -32,6 +32,8 @@ _TICK, _IDLE_TICK = 0.1, 1.0
 """Seconds between two looks at the workers: while maps run, and while none does."""
 _IDLE = 60.0
 """Seconds after which a worker that nobody needs ends."""
+_LAST_WORDS = 5.0
+"""Seconds that a worker has to close what it has made for itself (:func:`anymap.per_worker`) when it is told to end."""
 _GRACE = 0.2
 """Seconds that an abandoned task has to end by itself: it stops after its item, and that spares its worker."""
 
@@ -58,6 +60,10 @@ class _Worker:
         self.ran = 0
         """How many items it has run."""
         self.idle_since = time.monotonic()
+        """Once it has been dismissed: since when."""
+
+    def is_overdue(self) -> bool:
+        return time.monotonic() > self.idle_since + _LAST_WORDS
 
 
 class Lease:
@@ -226,7 +232,7 @@ class Pool:
 
     def _close_if_deserted(self) -> None:
         with self._lock:
-            self._closed = self._closed or (not self._workers and not self._leases)
+            self._closed = self._closed or not (self._workers or self._leases or self._leaving)
 
     def _receive(self, worker: _Worker) -> None:
         data = wire.receive(worker.line.fileno())
@@ -260,11 +266,15 @@ class Pool:
     def _dismiss(self, worker: _Worker) -> None:
         """Let an idle worker go: it ends when we hang up."""
         self._workers.pop(worker.process.pid)
+        worker.idle_since = time.monotonic()
         self._hang_up(worker)
         self._leaving.append(worker)
 
     def _hang_up(self, worker: _Worker) -> None:
         self._selector.unregister(worker.line)
+        with suppress(OSError):  # it is gone
+            # A fork of ours may have the line too.
+            worker.line.shutdown(socket.SHUT_RDWR)
         worker.line.close()
 
     def _bury(self, worker: _Worker) -> None:
@@ -289,8 +299,12 @@ class Pool:
             elif job is not None and job.kill_at is not None and now > job.kill_at:
                 worker.process.kill()
             elif job is None and not self._leases and (not self._keep or now - worker.idle_since > _IDLE):
-                self._bury(worker)
-
+                with self._lock:
+                    if worker.job is None and not self._leases:
+                        self._dismiss(worker)
+        for worker in self._leaving:
+            if worker.is_overdue():
+                worker.process.kill()
         self._leaving = [worker for worker in self._leaving if worker.process.poll() is None]
 
     def _receive_last(self, worker: _Worker) -> None:
@@ -327,8 +341,14 @@ class Pool:
             self._closed = True
             pending = [job for lease in self._leases for job in lease.pending]
         for worker in list(self._workers.values()):
-            self._bury(worker)
+            if worker.job is None:
+                with self._lock:
+                    self._dismiss(worker)
+            else:
+                self._bury(worker)
         for worker in self._leaving:
+            while worker.process.poll() is None and not worker.is_overdue():
+                time.sleep(0.001)
             worker.process.kill()
             worker.process.wait()
         for job in pending:

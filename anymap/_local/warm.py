@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def shutdown() -> None:
     for close in reversed(closers):
         close()
     _spool.remove_own()
+    if (made := sys.modules.get("anymap._per_worker")) is not None:
+        made.close_here()
 
 
 def _after_fork() -> None:

@@ -38,6 +38,9 @@ class Traits:
     """``kill`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
     sees_death: bool = True
     """The future of a task whose worker died ends with ``ChunkLost`` instead of staying open for ever."""
+    carries: bool = False
+    """Where ``remote``: the backend carries what :func:`anymap.share` made, once to each worker that needs it. Tasks
+    come to it without, and it is in the ``left_out`` of their parcels. Elsewhere that goes by value."""
     forks: bool = False
     """Workers are forks of this process, with whatever locks its other threads held at that moment."""
 

@@ -17,7 +17,7 @@ from distributed import Client, KilledWorker, Security, rejoin
 from distributed.comm import CommClosedError
 
 from anymap import _cpus, _shipping
-from anymap._dask import clients, inside, messages, misfits, own, watch
+from anymap._dask import clients, inside, messages, misfits, own, places, store, watch
 from anymap._errors import BackendConnectionError, ConfigError
 from anymap.backends.base import Backend, Channel, ChunkLost, Task, Traits
 
@@ -61,7 +61,7 @@ class Dask(Backend):
     """
 
     name: ClassVar[str] = "dask"
-    traits = Traits(remote=True, live=True)
+    traits = Traits(remote=True, live=True, carries=True)
 
     def __init__(
         self,
@@ -92,8 +92,6 @@ class Dask(Backend):
         self._seceded: int | None = None
         self._map = f"anymap-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
-        self._held: DaskFuture | None = None
-        self._held_lock = threading.Lock()
         self._flights: dict[Key, _Flight] = {}
         self._own: own.Cluster | None = None
         self._most = workers
@@ -101,6 +99,8 @@ class Dask(Backend):
         self._client = self._find_client(workers)
         self._where = self._client.scheduler.address
         self._cluster = self._exit.enter_context(watch.watched(self._client, self._timeout, self._hear))
+        self._store = store.Store(self._client, self._map)
+        self._places = places.of(self._client) if self.traits.remote else None
         self.workers = self.capacity()
 
     def _find_client(self, workers: int | None) -> Client:
@@ -128,10 +128,10 @@ class Dask(Backend):
 
     def submit(self, task: Task) -> Future[Answer]:
         key = self._map, next(self._numbers)
-        message, apart = messages.pack(task, self._shipment)
         try:
-            held = {"buffers": self._hold(apart)} if apart else {}
-            flight = _Flight(Future(), messages.submit(self._client, message, key, **held))
+            message, apart = messages.pack(task, self._shipment, self._places, self._store)
+            buffers = {"buffers": apart} if apart else {}
+            flight = _Flight(Future(), messages.submit(self._client, message, key, **buffers))
         except Exception as exc:
             if (gone := self._what_became_of_us()) is not None:
                 raise gone from exc
@@ -140,15 +140,6 @@ class Dask(Backend):
         flight.future.add_done_callback(partial(self._forget, key))
         self._client.loop.add_callback(self._follow, flight)
         return flight.future
-
-    def _hold(self, buffers: list[pickle.PickleBuffer]) -> DaskFuture:
-        """Have what all tasks need on the cluster, as the result of a task: that can be had again after a death."""
-        with self._held_lock:
-            if self._held is None or self._held.status in {"error", "cancelled", "lost"}:
-                message = pickle.dumps([bytes(buffer) for buffer in buffers], 5)
-                key = f"{self._map}-function", next(self._numbers)
-                self._held = messages.submit(self._client, message, key)
-            return self._held
 
     def _forget(self, key: Key, _: object) -> None:
         flight = self._flights.pop(key, None)
@@ -231,8 +222,8 @@ class Dask(Backend):
 
     def close(self, *, abandon: bool) -> None:  # noqa: ARG002 - what is still in flight is dropped in any case
         self._end_all(ChunkLost("the map is over"))
-        if self._held is not None:
-            self._held.release()
+        if hasattr(self, "_store"):
+            self._store.close()
         self._exit.close()
         if self._seceded == threading.get_ident():
             rejoin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -27,7 +28,9 @@ class Threads(Backend):
     def open(self, workers: int | None) -> None:
         self.workers = workers or _cpus.available()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
+        self._running: dict[threading.Thread, Future[Answer]] = {}
+        self._given_up: set[Future[Answer]] = set()
         self._lock = threading.Lock()
         self._unfinished = 0
 
@@ -36,30 +39,42 @@ class Threads(Backend):
         self._jobs.put((future, task))
         with self._lock:
             self._unfinished += 1
-            if self._threads < min(self._unfinished, self.workers):
+            if len(self._threads) < min(self._unfinished, self.workers):
                 self._start_thread()
         return future
 
     def abandon(self, future: Future[Answer]) -> None:
         if not future.cancel():
             with self._lock:
+                self._given_up.add(future)
                 self._start_thread()
 
-    def close(self, *, abandon: bool) -> None:  # noqa: ARG002 - the board stops those that run
-        for _ in range(self._threads):
+    def close(self, *, abandon: bool) -> None:
+        for _ in self._threads:
             self._jobs.put(None)
+        made = sys.modules.get("anymap._per_worker")
+        if not abandon and made is not None and made.anything_made():
+            # What they close is closed when the map is over, but for those that are stuck.
+            for thread in self._threads:
+                if self._running.get(thread) not in self._given_up:
+                    thread.join()
 
     def _start_thread(self) -> None:
-        self._threads += 1
-        threading.Thread(target=self._work, name="anymap-thread", daemon=True).start()
+        thread = threading.Thread(target=self._work, name="anymap-thread", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         while (job := self._jobs.get()) is not None:
             future, task = job
+            self._running[thread] = future
             if future.set_running_or_notify_cancel():
                 _fulfil(future, task)
             with self._lock:
                 self._unfinished -= 1
+        if (made := sys.modules.get("anymap._per_worker")) is not None:
+            made.close_here()
 
 
 def _fulfil(future: Future[Answer], task: Task) -> None:

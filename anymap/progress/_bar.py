@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BarSink"]
 
+_WORTH_A_LINE = 2.0
+"""So many times quicker another choice must have been before a line below the bar says so."""
+
 
 class BarSink:
     """Draws a tqdm bar that counts items.
@@ -80,6 +83,8 @@ class BarSink:
         self._set(bar, event, event.done if event.complete else event.total)
         bar.n = event.done
         bar.close()
+        if event.gain > _WORTH_A_LINE:
+            bar.write(f"anymap: {event.advice}", file=bar.fp)
 
     def _set(self, bar: Bar, event: Advanced | Finished, total: int | None) -> None:
         bar.set_elapsed(event.elapsed)

@@ -54,7 +54,8 @@ def _standing(event: Advanced) -> str:
 
 
 def _ending(event: Finished) -> str:
-    return f"{'finished' if event.complete else 'stopped'}, {_line(event, {'failed': 0} | troubles(event))}"
+    ending = f"{'finished' if event.complete else 'stopped'}, {_line(event, {'failed': 0} | troubles(event))}"
+    return f"{ending}; {event.advice}" if event.advice else ending
 
 
 def _line(event: Advanced | Finished, counts: dict[str, int]) -> str:

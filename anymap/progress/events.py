@@ -52,6 +52,20 @@ class Finished:
     elapsed: float
     complete: bool
     """Every item has an outcome; False after an early stop or an error that ended the map."""
+    start_up: float = 0.0
+    """Seconds until the first item began."""
+    work: float = 0.0
+    """Seconds that all items took together, wherever they ran."""
+    cpu: float = 0.0
+    """Seconds of ``work`` that were spent on a CPU."""
+    packing: float = 0.0
+    """Seconds that the caller's process took to pickle tasks and to load results."""
+    waiting: float = 0.0
+    """Seconds for which the map waited for its input, or for its consumer to take results."""
+    advice: str = ""
+    """One line on what would have been quicker; empty where nothing would."""
+    gain: float = 1.0
+    """How many times quicker that would have been, about."""
 
 
 Event = Started | Advanced | Finished
