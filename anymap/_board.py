@@ -12,6 +12,7 @@ import os
 import struct
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from anymap import _spool
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 HEADER = SLOT = 64  # a cache line each, so that two workers never write to the same one
 SLOTS = 1023
-SIZE = HEADER + SLOT * SLOTS
+_PAGE = 4096
 
 Buffer = bytearray | mmap.mmap
 
@@ -49,16 +50,19 @@ UNTOUCHED = Mark(0, -1, 0.0)
 class Board:
     """The parent's side: hands out slots and reads them."""
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, slots: int = SLOTS) -> None:
         """Make a board in a file in ``folder``, or in this process's memory where that is ``None``.
 
-        Raises ``OSError`` where there is no room for the file.
+        It has so many slots at least. Raises ``OSError`` where there is no room for the file.
         """
+        size = _PAGE * -(-(HEADER + SLOT * slots) // _PAGE)
         self.path: str | None = None
-        self.buffer: Buffer = bytearray(SIZE)
-        if folder is not None:
-            self.path, self.buffer = _spool.write_file(folder, _lay_out)
-        self._free = deque(range(SLOTS))
+        self.buffer: Buffer
+        if folder is None:
+            self.buffer = bytearray(size)
+        else:
+            self.path, self.buffer = _spool.write_file(folder, partial(_lay_out, size=size))
+        self._free = deque(range((size - HEADER) // SLOT))
 
     @property
     def full(self) -> bool:
@@ -84,24 +88,24 @@ class Board:
             with suppress(FileNotFoundError):  # at the interpreter's exit the folder goes first
                 os.unlink(self.path)
             # Now, and not when garbage is next collected: it holds a file descriptor. Somebody may still read.
-            mapped, self.buffer = self.buffer, bytearray(SIZE)
+            mapped, self.buffer = self.buffer, bytearray(len(self.buffer))
             if isinstance(mapped, mmap.mmap):
                 with suppress(BufferError):
                     mapped.close()
 
 
-def _lay_out(file: io.FileIO) -> mmap.mmap:
+def _lay_out(file: io.FileIO, size: int) -> mmap.mmap:
     # To write what the file system has no room for is an error; to touch it in mapped memory would be the end of us.
-    blank = memoryview(bytes(SIZE))
+    blank = memoryview(bytes(size))
     while blank.nbytes:
         blank = blank[file.write(blank) :]
-    return mmap.mmap(file.fileno(), SIZE)
+    return mmap.mmap(file.fileno(), size)
 
 
 def attach(path: str) -> Buffer:
     """Map a board that another process made."""
     with open(path, "rb+") as file:
-        return mmap.mmap(file.fileno(), SIZE)
+        return mmap.mmap(file.fileno(), 0)
 
 
 def sign(buffer: Buffer, slot: int) -> None:

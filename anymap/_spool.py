@@ -54,10 +54,19 @@ def make_folder() -> str:
 
 
 def remove_folder(folder: str) -> None:
+    for place in (folder, _overflow(folder)):
+        try:
+            os.rmdir(place)  # as a rule it is empty by now, or was never made
+        except FileNotFoundError:
+            continue
+        except OSError:
+            _remove_tree(place)
+
+
+def _remove_tree(folder: str) -> None:
     import shutil  # noqa: PLC0415 - workers have no need of it, and should start fast
 
-    for place in (folder, _overflow(folder)):
-        shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_file(folder: str, write: Callable[[io.FileIO], _T]) -> tuple[str, _T]:

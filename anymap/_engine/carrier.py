@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from anymap._worker import Answer, Task
     from anymap.backends.base import Channel, Traits
 
+_SLOTS_A_WORKER = 8
+"""Four times as many chunks as can be in flight."""
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
 
@@ -90,7 +92,11 @@ class InBytes:
         function = _pack_function(plan.func, self._classes)
         self._folder = None if remote else _spool.make_folder()
         try:
-            self.board = _board.Board(self._folder) if not remote else _heartbeat.RemoteBoard()
+            self.board = (
+                _board.Board(self._folder, _SLOTS_A_WORKER * plan.backend.workers)
+                if not remote
+                else _heartbeat.RemoteBoard()
+            )
         except OSError:
             self._remove_folder()
             raise
