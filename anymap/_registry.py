@@ -54,7 +54,10 @@ _ours: dict[str, _Entry] = {
     "pathos": _Entry("anymap.backends.pathos:Pathos", ("pathos",), _extra("pathos"), ("kills", "sees_death", "forks")),
     "joblib": _Entry("anymap.backends.joblib:Joblib", ("joblib",), _extra("joblib"), ("kills", "sees_death")),
     "dask": _Entry(
-        "anymap.backends.dask:Dask", ("dask", "distributed"), _extra("dask"), ("remote", "live", "sees_death")
+        "anymap.backends.dask:Dask",
+        ("dask", "distributed"),
+        _extra("dask"),
+        ("remote", "live", "sees_death", "carries"),
     ),
 }
 _registered: dict[str, type[Backend] | _Entry] = {}

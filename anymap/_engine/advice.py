@@ -53,7 +53,7 @@ def _serial(costs: Costs, items: int) -> Advice | None:
 
 def _threads(costs: Costs, items: int, workers: int) -> Advice | None:
     many = min(items, _MANY_THREADS)
-    if costs.cpu > _WAITING * costs.work or many <= workers:
+    if not costs.work or costs.cpu > _WAITING * costs.work or many <= workers:
         return None
     least = max(costs.work / many, costs.cpu)
     waits = f"items wait for {1 - costs.cpu / costs.work:.0%} of their time"

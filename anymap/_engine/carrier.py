@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from anymap._worker import Answer, Task
     from anymap.backends.base import Channel, Traits
 
-_SLOTS_A_WORKER = 8
-"""Four times as many chunks as can be in flight."""
+_SLOTS_A_WORKER, _FEWEST_SLOTS = 8, 127
+"""Four times as many chunks as can be in flight; at least as many as fit into two pages."""
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
 
@@ -93,9 +93,7 @@ class InBytes:
         self._folder = None if remote else _spool.make_folder()
         try:
             self.board = (
-                _board.Board(self._folder, _SLOTS_A_WORKER * plan.backend.workers)
-                if not remote
-                else _heartbeat.RemoteBoard()
+                _board.Board(self._folder, _slots(plan.backend.workers)) if not remote else _heartbeat.RemoteBoard()
             )
         except OSError:
             self._remove_folder()
@@ -139,6 +137,10 @@ class InBytes:
     def _remove_folder(self) -> None:
         if self._folder is not None:
             _spool.remove_folder(self._folder)
+
+
+def _slots(workers: int) -> int:
+    return max(_SLOTS_A_WORKER * workers, _FEWEST_SLOTS)
 
 
 def _route(traits: Traits) -> _payload.Route:

@@ -144,6 +144,12 @@ pmap(one, ints, progress=show)
 pmap(one, ints, progress=LogSink(every=60.0))
 pmap(one, ints, progress=["bar", show])
 
+# What outlives a map.
+assert_type(anymap.share([1]), anymap.Shared[list[int]])
+assert_type(anymap.share([1]).get(), list[int])
+assert_type(anymap.per_worker(dict[str, int]).get(), dict[str, int])
+assert_type(anymap.worker_index(), int)
+
 # What is around it.
 retry = Retry(2, on=(OSError, TimeoutError), backoff=1, jitter=0.5)
 assert_type(retry.times, int)
