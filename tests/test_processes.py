@@ -500,6 +500,18 @@ def test_what_workers_print_comes_out_whole_where_the_caller_prints() -> None:
     assert sorted(done.stderr.splitlines()) == sorted(f"trouble {x}" for x in range(100))
 
 
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_what_is_printed_comes_out_once(method: str) -> None:
+    code = f"""
+from anymap import pmap
+from anymap.backends import Processes
+print("before")
+pmap(lambda x: print("item", x), range(3), backend=Processes(start_method={method!r}), workers=1)
+print("after")
+"""
+    assert sorted(run(code).stdout.splitlines()) == ["after", "before", "item 0", "item 1", "item 2"]
+
+
 def test_closed_standard_streams_are_no_trouble(tmp_path: Path) -> None:
     code = (
         "import os\n"

@@ -76,9 +76,13 @@ def leave() -> None:
     """End without waiting for threads that the user's functions may have left."""
     if (made := sys.modules.get("anymap._per_worker")) is not None:
         made.close_all()
+    flush_standard_streams()
+    os._exit(0)
+
+
+def flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError):  # there is none, or nobody listens
             continue
-    os._exit(0)

@@ -77,6 +77,8 @@ class _Fork:
 
 def start_fork(line: socket.socket, max_items: int | None = None) -> Process:
     """Fork this process; the child serves ``line`` and does nothing else of what this process would."""
+    # What the caller has printed and not yet written would be in the buffers of each fork, and be written by all.
+    child.flush_standard_streams()
     with interrupts_held_back():
         parent = os.getpid()
         pid = os.fork()
