@@ -47,6 +47,8 @@ def serve(fd: int, parent: int, max_items: int | None = None) -> None:
     while (data := wire.receive(fd)) is not None:
         done, answer = _answer(data, left)
         del data
+        # Before the caller goes on, and prints what comes after it; it may also end, and this process with it.
+        flush_standard_streams()
         wire.send(fd, answer)
         del answer
         if left is not None:
