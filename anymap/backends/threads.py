@@ -71,6 +71,8 @@ class Threads(Backend):
             self._running[thread] = future
             if future.set_running_or_notify_cancel():
                 _fulfil(future, task)
+            # The future refers to the map, and that to this backend: who keeps it keeps all of them.
+            del self._running[thread], job, future, task
             with self._lock:
                 self._unfinished -= 1
         if (made := sys.modules.get("anymap._per_worker")) is not None:
