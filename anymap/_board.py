@@ -96,9 +96,7 @@ class Board:
 
 def _lay_out(file: io.FileIO, size: int) -> mmap.mmap:
     # To write what the file system has no room for is an error; to touch it in mapped memory would be the end of us.
-    blank = memoryview(bytes(size))
-    while blank.nbytes:
-        blank = blank[file.write(blank) :]
+    _spool.write_all(file, memoryview(bytes(size)))
     return mmap.mmap(file.fileno(), size)
 
 

@@ -511,18 +511,13 @@ def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
 
 def _write_parcel(file: io.FileIO, parcel: Parcel) -> list[tuple[int, int]]:
     places: list[tuple[int, int]] = []
-    _write_all(file, memoryview(parcel.data))
+    _spool.write_all(file, memoryview(parcel.data))
     for buffer in parcel.buffers:
         raw = _raw(buffer)
         file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
         places.append((file.tell(), raw.nbytes))
-        _write_all(file, raw)
+        _spool.write_all(file, raw)
     return places
-
-
-def _write_all(file: io.FileIO, view: memoryview) -> None:
-    while view.nbytes:
-        view = view[file.write(view) :]
 
 
 def _map_file(spilled: SpilledParcel, *, keep: bool) -> Parcel:

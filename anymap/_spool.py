@@ -91,6 +91,12 @@ def write_file(folder: str, write: Callable[[io.FileIO], _T]) -> tuple[str, _T]:
         raise _no_room({_base(folder): full, _base(overflow): exc}) from exc
 
 
+def write_all(file: io.FileIO, view: memoryview) -> None:
+    """Write to an unbuffered file, which may take less at a time."""
+    while view.nbytes:
+        view = view[file.write(view) :]
+
+
 def _write(folder: str, write: Callable[[io.FileIO], _T]) -> tuple[str, _T]:
     path = os.path.join(folder, uuid.uuid4().hex)
     try:
@@ -205,12 +211,10 @@ def _disk() -> Iterator[str]:
 
 def _sweep(base: str) -> None:
     """Remove what dead processes of this user left behind."""
-    import shutil  # noqa: PLC0415 - as above
-
     with suppress(OSError):
         for entry in os.scandir(base):
             if entry.name.startswith(f"anymap-{_user()}-") and _is_deserted(entry.path):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                _remove_tree(entry.path)
 
 
 def _is_deserted(folder: str) -> bool:
@@ -234,13 +238,11 @@ def _remove_own(pid: int) -> None:
 
 def remove_own() -> None:
     """Remove this process's folders; the next map makes new ones."""
-    import shutil  # noqa: PLC0415 - as above
-
     with _lock:
         home = _homes.pop(os.getpid(), None)
     if home is not None:
         for folder in home.folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_tree(folder)
         for held in home.locks:
             os.close(held)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import NotPicklable, _payload
+from anymap import NotPicklable, _spool
 from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, sender_table, spill, unpack
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_where_there_is_no_room_it_goes_through_the_pipe(tmp_path: Path, monkeyp
     def full(file: Any, view: memoryview) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(_payload, "_write_all", full)
+    monkeypatch.setattr(_spool, "write_all", full)
     parcel = spill(pack([np.arange(100_000)], sender_table())[0], str(tmp_path))
     assert isinstance(parcel, Parcel)
     assert not list(tmp_path.iterdir())

@@ -162,7 +162,8 @@ class Dask(Backend):
         else:
             if answer.broken is not None and answer.broken.type_name == "MemoryError":
                 flight.end(ChunkLost(_NO_MEMORY))
-            flight.land(misfits.with_advice(answer))
+            else:
+                flight.land(misfits.with_advice(answer))
 
     async def _fetch(self, remote: DaskFuture) -> bytes:
         await remote.exception()
