@@ -62,7 +62,8 @@ class Board:
             self.buffer = bytearray(size)
         else:
             self.path, self.buffer = _spool.write_file(folder, partial(_lay_out, size=size))
-        self._free = deque(range((size - HEADER) // SLOT))
+        self.slots = (size - HEADER) // SLOT
+        self._free = deque(range(self.slots))
 
     @property
     def full(self) -> bool:
@@ -82,6 +83,11 @@ class Board:
     def cancel(self) -> None:
         """Ask every worker to stop after the item it is at."""
         self.buffer[0] = 1
+
+    def wipe(self) -> None:
+        """Make the board as good as new, for another map."""
+        self.buffer[:] = bytes(len(self.buffer))
+        self._free = deque(range(self.slots))
 
     def close(self) -> None:
         if self.path is not None:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import cloudpickle
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _dynamic_class_reduce
 
-from anymap import _spool
+from anymap import _forks, _spool
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
@@ -238,8 +238,7 @@ def _note_fork() -> None:
     _is_fork = True
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
+_forks.in_child(_note_fork)
 
 
 def _by_name(module: str, name: str) -> Any:
@@ -542,10 +541,22 @@ def _mapped(file: io.BufferedReader) -> mmap.mmap:
 def prove_memory_to_send(parcel: Parcel | SpilledParcel) -> None:
     """Raise ``MemoryError`` here, where something can be done about it, rather than inside an engine."""
     size = parcel.nbytes() if isinstance(parcel, Parcel) else 0
+    if size < _SPILL and not _may_be_refused_memory():
+        return
     try:
         mmap.mmap(-1, _COPIES * size + _BESIDES).close()
     except OSError as exc:
         raise MemoryError(f"there is not enough memory to send {size} bytes") from exc
+
+
+def _may_be_refused_memory() -> bool:
+    """Tell whether this process has a limit of its own: a system that has none left kills rather than refuse a little."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return True
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return any(limit != resource.RLIM_INFINITY for limit in limits)
 
 
 def describe_fault(value: object) -> str:

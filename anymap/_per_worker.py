@@ -14,6 +14,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from anymap import _forks
 from anymap._share import Shared, share
 
 if TYPE_CHECKING:
@@ -158,5 +159,4 @@ def _after_fork() -> None:
     _here = threading.local()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_forks.in_child(_after_fork)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from anymap import _payload, _spool
+from anymap import _forks, _payload, _spool
 from anymap._errors import AnymapError, NotPicklable
 from anymap._payload import ClassTable, Reference, SpilledParcel
 
@@ -239,7 +239,7 @@ _handles: weakref.WeakValueDictionary[str, Shared[Any]] = weakref.WeakValueDicti
 """Those of this process, made here or received."""
 _loaded: OrderedDict[str, _Loaded] = OrderedDict()
 """The objects that came from elsewhere, by the keys of their handles, the last one used at the end."""
-_lock = threading.RLock()
+_lock = _forks.Lock()
 _tables: dict[Route, ClassTable] = {}
 """The classes that this process has sent with what it shares. They outlive a map in the worker as their objects do."""
 
@@ -296,13 +296,10 @@ def _remove_folder(folder: str, pid: int) -> None:
         _spool.remove_folder(folder)
 
 
-def _after_fork() -> None:
+def _renew_locks() -> None:
     # The threads that held them, if some did, are not there any more.
-    global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
     for handle in list(_handles.values()):
         handle.lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_forks.in_child(_renew_locks)

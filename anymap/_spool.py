@@ -10,11 +10,12 @@ from __future__ import annotations
 import atexit
 import errno
 import os
-import threading
 import time
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from anymap import _forks
 
 try:
     import fcntl
@@ -40,7 +41,7 @@ class _Home(NamedTuple):
     locks: list[int]
 
 
-_lock = threading.Lock()
+_lock = _forks.Lock()
 _homes: dict[int, _Home] = {}
 
 
@@ -61,6 +62,15 @@ def remove_folder(folder: str) -> None:
             continue
         except OSError:
             _remove_tree(place)
+
+
+def holds_only(folder: str, path: str) -> bool:
+    """Tell whether there is no file in a map's folder but the one at ``path``."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return False
+    return [os.path.join(folder, name) for name in names] == [path] and not os.path.exists(_overflow(folder))
 
 
 def _remove_tree(folder: str) -> None:
@@ -245,13 +255,3 @@ def remove_own() -> None:
             _remove_tree(folder)
         for held in home.locks:
             os.close(held)
-
-
-def _after_fork() -> None:
-    # The thread that held it, if one did, is not there any more.
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -12,13 +12,12 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from collections import OrderedDict
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from anymap import _board, _exceptions, _payload, _watch
+from anymap import _board, _exceptions, _forks, _payload, _watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -189,7 +188,8 @@ class _Context(NamedTuple):
 
 
 _contexts: OrderedDict[str, _Context] = OrderedDict()
-_contexts_lock = threading.Lock()
+_boards: OrderedDict[str, _board.Buffer] = OrderedDict()
+_contexts_lock = _forks.Lock()
 _settled = 0
 """The process that has been made a good worker: a fork of it has not."""
 
@@ -372,8 +372,18 @@ def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
     classes = _payload.receiver_table(spec.map_id)
     classes.blobs.update(blobs)
     func = _payload.unpack(spec.function, keep=True)[0]
-    board = _board.attach(spec.board) if spec.board else None
-    return _Context(func, classes, board)
+    return _Context(func, classes, _attached(spec.board) if spec.board else None)
+
+
+def _attached(path: str) -> _board.Buffer:
+    """Return the board at ``path``. Maps that follow each other share one."""
+    with _contexts_lock:
+        board = _boards.get(path)
+        if board is None:
+            board = _boards[path] = _board.attach(path)
+            while len(_boards) > _KEPT_MAPS:
+                _boards.popitem(last=False)
+    return board
 
 
 @contextlib.contextmanager
@@ -407,13 +417,3 @@ def _worker_name(spec: MapSpec) -> str:
     import socket  # noqa: PLC0415 - as with _heartbeat
 
     return f"{os.getpid()} on {socket.gethostname()}"
-
-
-def _after_fork() -> None:
-    # The thread that held it, if one did, is not there any more.
-    global _contexts_lock  # noqa: PLW0603
-    _contexts_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from anymap import _watch
+from anymap import _forks, _watch
 from anymap._errors import UnsupportedOption
 from anymap._worker import seat
 
@@ -100,7 +100,7 @@ def _take(taken: Seat) -> None:
 
 # --- between threads ------------------------------------------------------------------------------------------------
 
-_lock = threading.Lock()
+_lock = _forks.Lock()
 
 
 def _take_in_memory(taken: Seat, owners: Owners) -> None:
@@ -156,13 +156,3 @@ def _locked(path: str) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def _after_fork() -> None:
-    # The thread that held it, if one did, is not there any more.
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import glob
 import itertools
 import multiprocessing
 import os
@@ -44,6 +43,7 @@ import pytest
 import anymap
 from anymap import BackendConnectionError, ItemTimeout, MapError, WorkerLost, failure, pmap
 from anymap.backends import Dask, Joblib, Pathos, Processes, Serial, Threads
+from tests import conftest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -768,8 +768,7 @@ def command(pid: int) -> str:
 
 def maps_files() -> list[str]:
     """Return what is in this process's folder for large data: what a map has there goes with it."""
-    folders = ("/dev/shm", tempfile.gettempdir())
-    return [path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-*/*")]
+    return sorted(conftest.own_files("*/*"))
 
 
 def assert_none_is_left(look: Callable[[], list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anymap._engine import paces
 from anymap._engine.chunks import Pace, budget, chunksize, target_seconds
 
 if TYPE_CHECKING:
@@ -116,3 +118,28 @@ def test_a_million_tiny_items_take_few_chunks() -> None:
     _, chunks, sizes = simulate([1e-7] * 1_000_000, 2)
     assert chunks < 400
     assert sizes[0] == 1
+
+
+def test_the_next_map_of_a_function_begins_with_what_the_last_one_measured() -> None:
+    pace = Pace()
+    pace.note(4096, 0.001, 0.00001, 0.002)
+    began = pace.for_next_map()
+    assert 8 < chunksize(began, 2, None) <= 64
+    slow = Pace()
+    slow.note(1, 2.0, 2.0, 2.001)
+    assert chunksize(slow.for_next_map(), 2, None) == 1
+
+
+def test_a_function_is_known_by_its_code() -> None:
+    def make(number: int) -> Callable[[int], int]:
+        return lambda x: x + number
+
+    pace = Pace()
+    pace.note(10, 0.1, 0.01, 0.2)
+    paces.remember("processes", make(1), pace)
+    assert paces.recall("processes", make(2)).mean == pace.mean
+    assert paces.recall("processes", functools.partial(make(3))).mean == pace.mean
+    assert paces.recall("threads", make(2)).mean is None
+    assert paces.recall("processes", lambda x: x).mean is None
+    paces.remember("processes", abs, pace)
+    assert paces.recall("processes", len).mean is None

@@ -284,13 +284,15 @@ LARGE = """
     import numpy as np
     import anymap
     from anymap import pmap
+    from anymap._local import desk
 
     name, size = sys.argv[1], 5 * 2**20
     blob = b"2" * size
 
     def left():
         folders = {"/dev/shm", tempfile.gettempdir()}
-        return [path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-*/*")]
+        found = [path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-*/*")]
+        return [path for path in found if path not in [kept.folder for kept in desk._kept]]
 
     def run(func, items):
         try:

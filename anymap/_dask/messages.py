@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import threading
 from typing import TYPE_CHECKING, Any
 
 import dask.config
 
-from anymap import _worker
+from anymap import _forks, _worker
 from anymap._payload import Parcel, SpilledParcel
 
 if TYPE_CHECKING:
@@ -83,17 +81,7 @@ def _leave_out(_: pickle.PickleBuffer) -> None:
     pass
 
 
-_config_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    # In a forked child: the thread that held it, if one did, is not there any more.
-    global _config_lock  # noqa: PLW0603
-    _config_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_config_lock = _forks.Lock()
 
 
 class _Frame:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Security
 
+from anymap import _forks
 from anymap._dask import clients, node
 from anymap._errors import BackendConnectionError
 from anymap._local import recipe, warm, wire
@@ -155,7 +156,7 @@ class Cluster:
 
 
 _clusters: dict[tuple[Recipe, int], Cluster] = {}
-_lock = threading.RLock()
+_lock = _forks.Lock()
 
 
 def lease(workers: int) -> Cluster:
@@ -203,12 +204,5 @@ def close_all() -> None:
         cluster.close()
 
 
-def _forget_all() -> None:
-    # In a forked child: the clusters are the parent's, and the threads that served them are not there.
-    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
-    _lock = threading.RLock()
-    _clusters.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+# In a forked child: the clusters are the parent's, and the threads that served them are not there.
+_forks.in_child(_clusters.clear)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pickle
-import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from anymap import _worker
+from anymap import _forks, _worker
 from anymap._dask import places
 from anymap._dask.inside import Topic
 from anymap._dask.messages import Call
@@ -150,18 +148,11 @@ def _ignore(_: object) -> None:
 
 _greeted: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
 _clusters: dict[Client, Cluster] = {}
-_clusters_lock = threading.Lock()
+_clusters_lock = _forks.Lock()
 
 
-def _forget_all() -> None:
-    # In a forked child: the clients' threads are not there, and one of them may have held the lock.
-    global _clusters_lock  # noqa: PLW0603
-    _clusters_lock = threading.Lock()
-    _clusters.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+# In a forked child the clients' threads are not there.
+_forks.in_child(_clusters.clear)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _board, _exceptions, _heartbeat, _payload, _spool, _worker
+from anymap import _board, _exceptions, _heartbeat, _payload, _worker
 from anymap._errors import NotPicklable
+from anymap._local import desk
 
 if TYPE_CHECKING:
     from anymap._engine.ledger import Chunk
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from anymap._worker import Answer, Task
     from anymap.backends.base import Channel, Traits
 
-_SLOTS_A_WORKER, _FEWEST_SLOTS = 8, 127
-"""Four times as many chunks as can be in flight; at least as many as fit into two pages."""
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
 
@@ -41,7 +40,9 @@ class Carrier(Protocol):
 
     def error(self, raised: Any) -> Exception: ...
 
-    def close(self) -> None: ...
+    def close(self, *, clean: bool) -> None:
+        """``clean``: every task has been answered, and runs nowhere any more."""
+        ...
 
 
 def make_carrier(plan: Plan) -> Carrier:
@@ -79,7 +80,7 @@ class InMemory:
     def error(self, raised: Any) -> Exception:
         return _exceptions.as_exception(raised)
 
-    def close(self) -> None:
+    def close(self, *, clean: bool) -> None:  # noqa: ARG002 - there is nothing that could be kept
         self.board.close()
 
 
@@ -90,14 +91,9 @@ class InBytes:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
-        self._folder = None if remote else _spool.make_folder()
-        try:
-            self.board = (
-                _board.Board(self._folder, _slots(plan.backend.workers)) if not remote else _heartbeat.RemoteBoard()
-            )
-        except OSError:
-            self._remove_folder()
-            raise
+        self._desk = None if remote else desk.take(plan.backend.workers)
+        self._folder = self._desk.folder if self._desk is not None else None
+        self.board = self._desk.board if self._desk is not None else _heartbeat.RemoteBoard()
         self._spec = _worker.MapSpec(
             map_id=self._classes.map_id,
             function=_payload.spill(function, self._folder),
@@ -130,17 +126,11 @@ class InBytes:
     def error(self, raised: Any) -> Exception:
         return _exceptions.decode(raised)
 
-    def close(self) -> None:
-        self.board.close()
-        self._remove_folder()
-
-    def _remove_folder(self) -> None:
-        if self._folder is not None:
-            _spool.remove_folder(self._folder)
-
-
-def _slots(workers: int) -> int:
-    return max(_SLOTS_A_WORKER * workers, _FEWEST_SLOTS)
+    def close(self, *, clean: bool) -> None:
+        if self._desk is None:
+            self.board.close()
+        else:
+            desk.give_back(self._desk, clean=clean)
 
 
 def _route(traits: Traits) -> _payload.Route:

@@ -9,6 +9,8 @@ _GROWTH, _LEAP = 4, 16
 """A chunk has at most so many times the items of the largest one that has come back; the second holds as long as that
 one took longer to send than to run, and little can be lost."""
 _LARGEST = 4096
+_TRUSTED = 2
+"""The largest chunk that has come back, as far as the next map of the same function is concerned."""
 _OVERHEAD_SHARE = 0.02
 """A chunk should run so long that sending it costs no more than this share of it."""
 _SHORTEST, _LONGEST = 0.01, 0.2
@@ -33,6 +35,10 @@ class Pace:
     """Items in the largest chunk that came back."""
     overhead: float = 0.001
     """Seconds that a chunk was under way without running, at its best."""
+
+    def for_next_map(self) -> Pace:
+        """Return with what to begin another map of the same function. Its items may be others, and much larger."""
+        return Pace(self.mean, self.longest, min(self.largest, _TRUSTED), self.overhead)
 
     def note(self, items: int, seconds: float, longest: float, under_way: float) -> None:
         """Take in a chunk of ``items`` that ran ``seconds`` and came back ``under_way`` after it was sent."""

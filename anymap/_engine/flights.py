@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap import _board, _exceptions, _failures
-from anymap._engine import chunks
+from anymap._engine import chunks, paces
 from anymap._engine.carrier import Refused
 from anymap._engine.ledger import Ledger
 from anymap._engine.meter import Meter
@@ -57,7 +57,7 @@ class Flights:
         self._plan = plan
         self._backend = plan.backend
         self._news = news
-        self._pace = chunks.Pace()
+        self._pace = paces.recall(plan.backend.name, plan.func)
         self._lock = threading.RLock()
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
         self._dead: set[int] = set()
@@ -112,6 +112,10 @@ class Flights:
         """Tell no news any more, and hold nobody who listens."""
         self._news = _nothing
 
+    def remember(self) -> None:
+        """Keep for the next map how long items took."""
+        paces.remember(self._backend.name, self._plan.func, self._pace)
+
     def ground(self) -> None:
         """Launch nothing any more."""
         self._grounded = True
@@ -125,6 +129,8 @@ class Flights:
 
     def _take(self, *, partial_chunks: bool) -> tuple[Chunk, int] | None:
         assert self.carrier is not None  # noqa: S101 - set before the first launch
+        if not self.ledger.waiting:
+            return None
         with self._lock:
             workers = self.workers()
             flying = self.ledger.flying

@@ -79,6 +79,11 @@ class Ledger:
     def flying(self) -> int:
         return len(self._flying)
 
+    @property
+    def waiting(self) -> bool:
+        """There are rows that are ready to fly or will be."""
+        return bool(self.staged or self._again or self._suspects)
+
     def stage(self, rows: Sequence[Any]) -> None:
         """Take in rows that have been pulled."""
         self.pulled += len(rows)

@@ -220,8 +220,7 @@ class Run:
     def _pull(self) -> bool:
         """Pull some rows, if there is room; return whether that changed anything."""
         ledger = self._ledger
-        quantum = min(self._room(), self._flights.chunksize())
-        if ledger.exhausted or quantum <= 0:
+        if ledger.exhausted or (quantum := min(self._room(), self._flights.chunksize())) <= 0:
             return False
         before = ledger.pulled
         try:
@@ -362,8 +361,9 @@ class Run:
             self._backend.close(abandon=not complete)
         finally:
             if carrier is not None:
-                carrier.close()
+                carrier.close(clean=complete and not self._ledger.counts.lost)
             self._flights.fall_silent()
+            self._flights.remember()
             self._emitter.emit(self._finished(complete=complete))
 
     def _finished(self, *, complete: bool) -> Finished:

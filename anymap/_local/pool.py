@@ -6,7 +6,6 @@ other. Maps take turns by their leases: however many run at once, there are no m
 
 from __future__ import annotations
 
-import os
 import pickle
 import selectors
 import socket
@@ -17,6 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from anymap import _forks
 from anymap._local import recipe, warm, wire
 from anymap._local.start import start_fork, start_interpreter
 from anymap.backends.base import ChunkLost
@@ -156,9 +156,11 @@ class Pool:
             lease.pending.clear()
             if lease in self._leases:
                 self._leases.remove(lease)
-            for worker in self._workers.values():
-                if worker.job is not None and worker.job.lease is lease:
-                    worker.job.kill_at = time.monotonic() + _GRACE
+            running = [job for worker in self._workers.values() if (job := worker.job) and job.lease is lease]
+            for job in running:
+                job.kill_at = time.monotonic() + _GRACE
+            if not running and self._keep:
+                return  # the workers rest, and the thread need not hear of it
             self._look_at = 0.0
         self._wake()
 
@@ -370,7 +372,7 @@ def _finish(future: Future[Answer], outcome: Any) -> None:
 # --- the pools of this process ------------------------------------------------------------------------------------
 
 _pools: dict[Recipe, Pool] = {}
-_pools_lock = threading.Lock()
+_pools_lock = _forks.Lock()
 
 
 def lease(workers: int, max_items: int | None = None) -> Lease:
@@ -417,13 +419,5 @@ def close_all() -> None:
         pool.close()
 
 
-def _forget_all() -> None:
-    # In a forked child: the workers are the parent's, the threads that served them are not there, and one of them may
-    # have held the lock.
-    global _pools_lock  # noqa: PLW0603
-    _pools_lock = threading.Lock()
-    _pools.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+# In a forked child: the workers are the parent's, and the threads that served them are not there.
+_forks.in_child(_pools.clear)

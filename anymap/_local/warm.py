@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import atexit
-import os
 import sys
-import threading
 from typing import TYPE_CHECKING
 
-from anymap import _spool
+from anymap import _forks, _spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_lock = threading.Lock()
+_lock = _forks.Lock()
 _closers: list[Callable[[], object]] = []
 
 
@@ -38,13 +36,3 @@ def shutdown() -> None:
     _spool.remove_own()
     if (made := sys.modules.get("anymap._per_worker")) is not None:
         made.close_here()
-
-
-def _after_fork() -> None:
-    # The thread that held it, if one did, is not there any more.
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -90,7 +90,7 @@ class Station:
         try:
             self.backend.close(abandon=abandon)
         finally:
-            self._carrier.close()
+            self._carrier.close(clean=False)
         if self._trouble is not None:
             raise self._trouble
 

@@ -1,0 +1,87 @@
+"""The desk of a map whose workers share this host: a folder for what is too large for a pipe, and a board.
+
+To make both takes longer than to do a small map, so a desk that is left clean is kept for the next one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from anymap import _forks, _spool
+from anymap._board import Board
+from anymap._local import warm
+
+_SLOTS_A_WORKER, _FEWEST_SLOTS = 8, 127
+"""Four times as many chunks as can be in flight; at least as many as fit into two pages."""
+_KEPT = 4
+"""Desks. So many maps may take turns."""
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """What one map works with, and nobody else meanwhile."""
+
+    folder: str
+    board: Board
+
+    def is_there(self) -> bool:
+        """Tell whether nobody has tidied it away since."""
+        return self.board.path is not None and os.path.exists(self.board.path)
+
+    def is_bare(self) -> bool:
+        """Tell whether there is nothing in it but the board."""
+        return self.board.path is not None and _spool.holds_only(self.folder, self.board.path)
+
+    def clear_away(self) -> None:
+        self.board.close()
+        _spool.remove_folder(self.folder)
+
+
+_lock = _forks.Lock()
+_kept: list[Desk] = []
+
+
+def take(workers: int) -> Desk:
+    """Return a desk for a map of so many workers. Raises ``OSError`` where there is no room for it."""
+    slots = max(_SLOTS_A_WORKER * workers, _FEWEST_SLOTS)
+    while (desk := _next_kept()) is not None:
+        if desk.board.slots >= slots and desk.is_there():
+            return desk
+        desk.clear_away()
+    return _made(slots)
+
+
+def give_back(desk: Desk, *, clean: bool) -> None:
+    """Take a desk back. ``clean``: nobody works at it any more."""
+    if clean and desk.is_bare():
+        desk.board.wipe()
+        with _lock:
+            if len(_kept) < _KEPT:
+                _kept.append(desk)
+                return
+    desk.clear_away()
+
+
+def _next_kept() -> Desk | None:
+    with _lock:
+        return _kept.pop() if _kept else None
+
+
+def _made(slots: int) -> Desk:
+    warm.at_shutdown(_clear_all_away)
+    folder = _spool.make_folder()
+    try:
+        return Desk(folder, Board(folder, slots))
+    except OSError:
+        _spool.remove_folder(folder)
+        raise
+
+
+def _clear_all_away() -> None:
+    while (desk := _next_kept()) is not None:
+        desk.clear_away()
+
+
+# They are the parent's.
+_forks.in_child(_kept.clear)
