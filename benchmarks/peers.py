@@ -26,8 +26,21 @@ def anymap(**options: Any) -> How:
     def how(job: Job) -> Iterator[Run]:
         from anymap import pmap, shutdown
 
-        yield lambda func, items: pmap(func, items, workers=job.workers, progress=True, **options)
+        yield lambda func, items: pmap(func, items, workers=job.workers, **{"progress": True, **options})
         shutdown()
+
+    return how
+
+
+def anymap_on_a_terminal(**options: Any) -> How:
+    """As it is left alone on a terminal: a bar once the map has lasted half a second."""
+
+    @contextmanager
+    def how(job: Job) -> Iterator[Run]:
+        from anymap.progress import BarSink
+
+        with anymap(progress=BarSink(delay=0.5), **options)(job) as run:
+            yield run
 
     return how
 
