@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     desc: str | None
     total: int | None
     max_failures: int | str | None
-    retries: int | Retry
+    retries: int | Retry | None
     timeout: float | None
     chunksize: int | None
     window: int | None
@@ -168,7 +168,7 @@ def pmap(
     total: int | None = None,
     on_error: OnError = "raise",
     max_failures: int | str | None = None,
-    retries: int | Retry = 0,
+    retries: int | Retry | None = None,
     timeout: float | None = None,
     chunksize: int | None = None,
     window: int | None = None,

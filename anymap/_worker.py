@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
+from anymap._config.scope import Inherited, Scope, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,9 +34,6 @@ _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answe
 
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
-
-depth: ContextVar[int] = ContextVar("anymap_depth", default=0)
-"""How many maps the running code is inside of."""
 
 
 class MapSpec(NamedTuple):
@@ -60,7 +58,8 @@ class MapSpec(NamedTuple):
     """The caller's process id; 0 where that is on another host or the worker is not ours to look after."""
     shares_memory: bool
     inline: bool
-    depth: int
+    inherited: Inherited
+    """What holds for maps inside of this one."""
     places: Any = None
     """By what its workers agree on who has which index, see ``_worker_index``: between threads the list of owners, between
     processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
@@ -389,11 +388,11 @@ def _attached(path: str) -> _board.Buffer:
 @contextlib.contextmanager
 def _inside(spec: MapSpec) -> Iterator[None]:
     taken = Seat(spec)
-    token, place = depth.set(spec.depth + 1), seat.set(taken)
+    token, place = scope.set(Scope((), spec.inherited)), seat.set(taken)
     try:
         yield
     finally:
-        depth.reset(token)
+        scope.reset(token)
         seat.reset(place)
         if taken.leave is not None:
             taken.leave()

@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster, Security
 
 import anymap
 from anymap import _payload, _worker
+from anymap._config.scope import Inherited
 from anymap._dask import messages, own, watch
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
@@ -58,7 +59,7 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         parent=0,
         shares_memory=False,
         inline=False,
-        depth=0,
+        inherited=Inherited(),
     )
     return _worker.Task(spec, _payload.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
 

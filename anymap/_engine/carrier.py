@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anymap import _board, _exceptions, _heartbeat, _payload, _worker
+from anymap._config.layers import portable
 from anymap._errors import NotPicklable
 from anymap._local import desk
 
@@ -67,7 +68,7 @@ class InMemory:
             parent=os.getpid(),
             shares_memory=True,
             inline=plan.backend.traits.inline,
-            depth=plan.depth,
+            inherited=plan.config.passed_on(plan.backend.workers),
             places=[None] * plan.backend.workers,
         )
 
@@ -106,7 +107,7 @@ class InBytes:
             parent=0 if remote else os.getpid(),
             shares_memory=False,
             inline=plan.backend.traits.inline,
-            depth=plan.depth,
+            inherited=portable(plan.config.passed_on(plan.backend.workers)),
             places=None if remote else plan.backend.workers,
         )
 

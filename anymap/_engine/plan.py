@@ -11,6 +11,7 @@ from anymap._errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anymap._config.layers import Config
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
 
@@ -74,7 +75,15 @@ class Plan:
     total: int | None
     desc: str | None
     sinks: tuple[Sink, ...] = field(default=())
-    depth: int = 0
-    """How many maps this one runs inside of."""
-    show_items: bool = True
-    """An item's ``repr`` may stand in notes and messages."""
+    config: Config
+    """The settings that hold."""
+
+    @property
+    def depth(self) -> int:
+        """How many maps this one runs inside of."""
+        return self.config.depth
+
+    @property
+    def show_items(self) -> bool:
+        """An item's ``repr`` may stand in notes and messages."""
+        return bool(self.config.value("show_items"))

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anymap._config.explain import explain
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``anymap config``: what is set here, and where."""
+    parser = commands.add_parser("config", help="print every setting, its value here, and where that comes from")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:  # noqa: ARG001 - every command is called with its options
+    explain()
+    return 0
