@@ -42,7 +42,7 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     files.forget()
     yield
     files.forget()
-    configure(**dict.fromkeys([*SETTINGS, "profile", "backends"]))  # type: ignore[typeddict-item]
+    configure(**dict.fromkeys([*SETTINGS, "profile", "backends"]))
     assert not layers.configured
 
 
