@@ -19,6 +19,7 @@ from anymap import _failures
 from anymap._engine.advice import advise
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
+from anymap._engine.hearing import Hearing
 from anymap._engine.landing import AsFinished, Batch, InOrder
 from anymap._engine.supervisor import Supervisor
 from anymap.progress import Advanced, Emitter, Finished, Started
@@ -57,7 +58,8 @@ class Run:
         self._plan = plan
         self._rows = rows
         self._backend = plan.backend
-        self._flights = Flights(plan, self._on_news)
+        self._hearing = Hearing(plan.listeners)
+        self._flights = Flights(plan, self._on_news, self._hearing)
         self._ledger = self._flights.ledger
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
@@ -108,7 +110,7 @@ class Run:
     def _open(self) -> None:
         self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
-        self._flights.carrier = make_carrier(self._plan)
+        self._flights.carrier = make_carrier(self._plan, self._hearing)
         self._workers = self._flights.workers()
         self._emitter.emit(
             Started(
@@ -118,6 +120,7 @@ class Run:
                 workers=self._workers,
             )
         )
+        self._hearing.wake_by(self._supervisor.wake)
         if self._is_left_alone():
             self._supervisor.start()
         if self._plan.lazy:
@@ -299,6 +302,7 @@ class Run:
         try:
             self._backend.poll()
             marks = self._flights.marks()
+            self._hearing.catch_up()
             self._flights.expire(marks)
             self._speak_of_a_stuck_source()
             self._speak_of_missing_workers()
@@ -360,6 +364,7 @@ class Run:
                 carrier.board.cancel()
             self._backend.close(abandon=not complete)
         finally:
+            self._hearing.close(settle=carrier is not None and carrier.board.told)
             if carrier is not None:
                 carrier.close(clean=complete and not self._ledger.counts.lost)
             self._flights.fall_silent()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from anymap._errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from anymap._letters import Told
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
 
@@ -74,6 +75,8 @@ class Plan:
     total: int | None
     desc: str | None
     sinks: tuple[Sink, ...] = field(default=())
+    listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
+    """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
     depth: int = 0
     """How many maps this one runs inside of."""
     show_items: bool = True
