@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from anymap._errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from anymap._config.layers import Config
+    from anymap._letters import Told
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
 
@@ -75,6 +76,8 @@ class Plan:
     total: int | None
     desc: str | None
     sinks: tuple[Sink, ...] = field(default=())
+    listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
+    """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
     config: Config
     """The settings that hold."""
 
