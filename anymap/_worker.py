@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
-from anymap._config.scope import Inherited, Scope, scope
+from anymap._config.scope import Inherited, Scope, around, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -441,9 +441,13 @@ def _inside(task: Task) -> Iterator[Seat]:
     is_found = spec.tells is not None and not spec.shares_memory
     if is_found:
         seats.append(taken)
+    if not spec.shares_memory:
+        around.append(spec.inherited)
     try:
         yield taken
     finally:
+        if not spec.shares_memory:
+            around.remove(spec.inherited)
         if is_found:
             seats.remove(taken)
         scope.reset(token)

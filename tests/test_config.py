@@ -507,6 +507,18 @@ def test_workers_of_maps_inside_share_the_cpus(monkeypatch: pytest.MonkeyPatch) 
         assert pmap(inner, [0, 1], backend="threads", workers=100)[0][0][:2] == ("threads", 1)
 
 
+@pytest.mark.parametrize("name", ["processes", "pathos"])
+def test_threads_that_a_function_starts_are_inside_of_its_map(name: str) -> None:
+    def task(_: int) -> str:
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.append(inner(0)[0][0]))
+        thread.start()
+        thread.join()
+        return seen[0]
+
+    assert pmap(task, [0], backend=name, workers=1) == ["serial"]
+
+
 def test_a_backend_that_cannot_travel_is_told_of_where_it_is_wanted() -> None:
     unpicklable = Threads()
     unpicklable.lock = threading.Lock()  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._config import files, variables
 from anymap._config.checks import did_you_mean
-from anymap._config.scope import Inherited, Scope, scope
+from anymap._config.scope import Inherited, Scope, around, scope
 from anymap._config.settings import OF_INNER_MAPS, SETTINGS
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
@@ -112,6 +112,8 @@ def current() -> Config:
     """Return the settings that hold here and now."""
     global _last  # noqa: PLW0603 - a cache of the process: a small map takes less time than to put all this together
     here = scope.get()
+    if here.inherited is None and around:
+        here = Scope(here.using, around[-1])
     outside = (configured, variables.layer(), files.read()) if here.inherited is None else ()
     key = (here, *outside)
     if len(key) != len(_last[0]) or any(new is not old for new, old in zip(key, _last[0], strict=True)):

@@ -35,5 +35,8 @@ class Scope(NamedTuple):
     """``None`` outside of all maps."""
 
 
+around: list[Inherited] = []
+"""Of the maps whose items this process runs for another one. Threads that a function starts are inside of them, too."""
+
 _OUTSIDE = Scope()
 scope: ContextVar[Scope] = ContextVar("anymap_scope", default=_OUTSIDE)
