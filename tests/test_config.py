@@ -474,6 +474,17 @@ def test_the_program_prints_the_same(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "ANYMAP_WORKERS" in capsys.readouterr().out
 
 
+def test_the_program_finds_wrong_options_of_backends_that_are_not_in_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anymap._cli import main
+
+    file = write(tmp_path / "project" / "anymap.toml", "[backends.processes]\nstrat_method = 'fork'")
+    assert pmap(abs, [-1], backend="serial") == [1]
+    assert main(["config"]) == 2
+    assert f"{file}, line 2: backend 'processes' has no option 'strat_method'" in capsys.readouterr().err
+
+
 # --- maps inside of maps ----------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,9 @@ def tables() -> list[tuple[str, str]]:
     """Return each piece of configuration that a page shows, with the name of the file that it belongs into."""
     shown = ["\n".join(block.lines) for page in PAGES for block in blocks(page) if block.language == "toml"]
     return [
-        ("pyproject.toml" if "[tool.anymap" in text else "anymap.toml", text) for text in shown if "[project" not in text
+        ("pyproject.toml" if "[tool.anymap" in text else "anymap.toml", text)
+        for text in shown
+        if "[project" not in text
     ]
 
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anymap
+from anymap import _backend_choice
+from anymap._config import layers
 from anymap._config.explain import explain
 
 if TYPE_CHECKING:
@@ -18,4 +21,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def _run(options: argparse.Namespace) -> int:  # noqa: ARG001 - every command is called with its options
     explain()
+    _check_backends()
     return 0
+
+
+def _check_backends() -> None:
+    """Raise a ``ConfigError`` for options that the backend they are for does not know or take."""
+    config = layers.current()
+    for info in anymap.available_backends():
+        if info.available and config.options(info.name):
+            _backend_choice.made(config, info.name)
