@@ -215,8 +215,8 @@ def test_our_own_cluster_ends_when_nobody_needs_it_any_more(
 ) -> None:
     monkeypatch.setattr(own, "_TICK", TICK)
     anymap.shutdown()
-    [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
-    monkeypatch.setattr(own, "_IDLE", TICK)
+    with anymap.using(idle_timeout=TICK):
+        [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
     until(lambda: not psutil.pid_exists(pid))
     assert anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1) != [pid]
 
