@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anymap import backends
     from anymap._api import pmap
+    from anymap._config.explain import explain
+    from anymap._config.settings import Settings
+    from anymap._config.using import configure, using
     from anymap._engine.plan import Retry
     from anymap._engine.results import MapIterator
     from anymap._errors import (
@@ -57,23 +60,30 @@ __all__ = [
     "Pool",
     "RemoteError",
     "Retry",
+    "Settings",
     "Shared",
     "UnknownBackend",
     "UnsupportedOption",
     "WorkerLost",
     "available_backends",
     "backends",
+    "configure",
+    "explain",
     "failure",
     "per_worker",
     "pmap",
     "register",
     "share",
     "shutdown",
+    "using",
     "worker_index",
 ]
 
 _homes = {
     "_api": ("pmap",),
+    "_config.explain": ("explain",),
+    "_config.settings": ("Settings",),
+    "_config.using": ("configure", "using"),
     "_engine.plan": ("Retry",),
     "_engine.results": ("MapIterator",),
     "_errors": (

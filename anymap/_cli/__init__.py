@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import anymap
-from anymap._cli import backends, demo
+from anymap._cli import backends, config, demo
 from anymap._errors import AnymapError
 
 if TYPE_CHECKING:
@@ -46,4 +46,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
     demo.add_to(commands)
     backends.add_to(commands)
+    config.add_to(commands)
     return parser

@@ -18,6 +18,7 @@ from anymap import _failures
 from anymap._engine.advice import advise
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
+from anymap._engine.hearing import Hearing
 from anymap._engine.landing import AsFinished, Batch, InOrder
 from anymap._engine.supervisor import Supervisor
 from anymap.progress import Advanced, Emitter, Finished, Started
@@ -55,7 +56,8 @@ class Run:
         self._plan = plan
         self._source = source
         self._backend = plan.backend
-        self._flights = Flights(plan, self._on_news)
+        self._hearing = Hearing(plan.listeners)
+        self._flights = Flights(plan, self._on_news, self._hearing)
         self._ledger = self._flights.ledger
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
@@ -106,7 +108,7 @@ class Run:
         self._is_open = True
         self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
-        self._flights.carrier = make_carrier(self._plan)
+        self._flights.carrier = make_carrier(self._plan, self._hearing)
         self._workers = self._flights.workers()
         self._emitter.emit(
             Started(
@@ -116,6 +118,7 @@ class Run:
                 workers=self._workers,
             )
         )
+        self._hearing.wake_by(self._supervisor.wake)
         if self._is_left_alone():
             self._supervisor.start()
         if self._plan.lazy:
@@ -301,6 +304,7 @@ class Run:
         try:
             self._backend.poll()
             marks = self._flights.marks()
+            self._hearing.catch_up()
             self._flights.expire(marks)
             if self._flights.arrivals:
                 self._source.speak_if_stuck()
@@ -355,6 +359,7 @@ class Run:
                 carrier.board.cancel()
             self._backend.close(abandon=not complete)
         finally:
+            self._hearing.close(settle=carrier is not None and carrier.board.told)
             if carrier is not None:
                 carrier.close(clean=complete and not self._ledger.counts.lost)
             self._flights.fall_silent()

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, ClassVar
 
 from anymap import _cpus
+from anymap._local import inner_threads
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Threads(Backend):
         self._given_up: set[Future[Answer]] = set()
         self._lock = threading.Lock()
         self._unfinished = 0
+        self._limit = inner_threads.limit(self.workers, self.inner_threads)
 
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()
@@ -52,6 +54,7 @@ class Threads(Backend):
     def close(self, *, abandon: bool) -> None:
         for _ in self._threads:
             self._jobs.put(None)
+        inner_threads.lift(self._limit)
         made = sys.modules.get("anymap._per_worker")
         if not abandon and made is not None and made.anything_made():
             # What they close is closed when the map is over, but for those that are stuck.
