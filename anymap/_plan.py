@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _config, _cpus, _exceptions, _registry
+from anymap import _config, _cpus, _exceptions, _live, _registry
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend, UnsupportedOption
 from anymap._worker import depth
@@ -104,6 +104,8 @@ def _made(backend: Any) -> Backend:
         return backend.fresh()
     if isinstance(backend, type) and issubclass(backend, Backend):
         return backend()
+    if (adopted := _live.adopt(backend)) is not None:
+        return adopted
     raise ConfigError(f"backend must be a backend's name or an instance of one, not {_exceptions.safe_repr(backend)}")
 
 

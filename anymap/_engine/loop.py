@@ -361,7 +361,8 @@ class Run:
             self._backend.close(abandon=not complete)
         finally:
             if carrier is not None:
-                carrier.close(clean=complete and not self._ledger.counts.lost)
+                clean = complete and not self._ledger.counts.lost and not self._flights.gave_up
+                carrier.close(clean=clean)
             self._flights.fall_silent()
             self._flights.remember()
             self._emitter.emit(self._finished(complete=complete))
