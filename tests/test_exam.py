@@ -21,7 +21,8 @@ import pytest
 import anymap
 from anymap import _live, pmap
 from anymap.backends import Dask
-from anymap.testing import BackendSuite, PromiseBroken, examine
+from anymap.testing import BackendSuite, Outcome, PromiseBroken, examine
+from anymap.testing.suite import all_promises
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -334,6 +335,12 @@ def test_a_report_counts_the_promises() -> None:
     assert set(report.not_applicable) == EXCUSED["TestSerial"]
     kept, excused = len(report.kept), len(report.not_applicable)
     assert str(report).endswith(f"\n{kept + excused} promises: {kept} kept, 0 broken, {excused} not applicable")
+
+
+def test_each_outcome_is_told_as_it_comes() -> None:
+    told: list[Outcome] = []
+    assert examine("serial", tell=told.append).outcomes == tuple(told)
+    assert [outcome.promise for outcome in told] == all_promises()
 
 
 @pytest.mark.serial
