@@ -218,6 +218,13 @@ def run_apart(
         return pickle.dumps(task(), 5)
 
 
+def run_packed(spoken: tuple[int, int, int], data: bytes) -> bytes:
+    """Run a pickled task for an engine that knows nothing of tasks, or dies of what it cannot load; pickle the answer."""
+    if spoken != dialect():
+        raise RuntimeError(describe_misfit(spoken, dialect()))
+    return pickle.dumps(pickle.loads(data)(), 5)
+
+
 class _Context(NamedTuple):
     """What a worker keeps of a map between its chunks."""
 
@@ -469,7 +476,7 @@ def settle_in(parent: int) -> None:
 
 
 def _worker_name(spec: MapSpec) -> str:
-    if spec.parent or spec.shares_memory:
+    if spec.board is not None:
         return str(os.getpid())
     import socket  # noqa: PLC0415 - as with _heartbeat
 

@@ -109,7 +109,7 @@ class InBytes:
             channel=_channel(plan, self.board, hearing if tells is not None else None),
             timeout=plan.timeout,
             spool=self._folder,
-            parent=0 if remote else os.getpid(),
+            parent=0 if remote or plan.backend.traits.borrowed else os.getpid(),
             shares_memory=False,
             inline=plan.backend.traits.inline,
             inherited=portable(plan.config.passed_on(plan.backend.workers)),
@@ -144,7 +144,8 @@ def _route(traits: Traits) -> _payload.Route:
     """Say how what is shared between maps gets to the workers."""
     if traits.remote:
         return "engine" if traits.carries else "value"
-    return "fork" if traits.forks else "file"
+    # Forks that somebody made earlier have not seen what has been shared since.
+    return "fork" if traits.forks and not traits.borrowed else "file"
 
 
 def _channel(plan: Plan, board: _board.Board | _heartbeat.RemoteBoard, hearing: Hearing | None) -> Channel | None:

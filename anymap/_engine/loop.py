@@ -334,7 +334,8 @@ class Run:
         finally:
             self._hearing.close(settle=carrier is not None and carrier.board.told)
             if carrier is not None:
-                carrier.close(clean=complete and not self._ledger.counts.lost)
+                clean = complete and not self._ledger.counts.lost and not self._flights.gave_up
+                carrier.close(clean=clean)
             self._flights.fall_silent()
             self._flights.remember()
             self._emitter.emit(self._finished(complete=complete))
