@@ -32,9 +32,11 @@ if TYPE_CHECKING:
         UnsupportedOption,
         WorkerLost,
     )
+    from anymap._executor import Executor
     from anymap._failures import Failure, failure
     from anymap._local.warm import shutdown
     from anymap._per_worker import PerWorker, per_worker
+    from anymap._pool import AsyncResult, Pool
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._share import Shared, share
     from anymap._worker_index import worker_index
@@ -43,16 +45,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnymapError",
+    "AsyncResult",
     "BackendConnectionError",
     "BackendInfo",
     "BackendUnavailable",
     "ConfigError",
+    "Executor",
     "Failure",
     "ItemTimeout",
     "MapError",
     "MapIterator",
     "NotPicklable",
     "PerWorker",
+    "Pool",
     "RemoteError",
     "Retry",
     "Settings",
@@ -94,9 +99,11 @@ _homes = {
         "UnsupportedOption",
         "WorkerLost",
     ),
+    "_executor": ("Executor",),
     "_failures": ("Failure", "failure"),
     "_local.warm": ("shutdown",),
     "_per_worker": ("PerWorker", "per_worker"),
+    "_pool": ("AsyncResult", "Pool"),
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_share": ("Shared", "share"),
     "_worker_index": ("worker_index",),

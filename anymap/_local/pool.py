@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anymap._worker import Answer, Task
 
 _TICK, _IDLE_TICK = 0.1, 1.0
-"""Seconds between two looks at the workers: while maps run, and while none does."""
+"""Seconds between two looks at the workers: while there is work, and while there is none."""
 _LAST_WORDS = 5.0
 """Seconds that a worker has to close what it has made for itself (:func:`anymap.per_worker`) when it is told to end."""
 _GRACE = 0.2
@@ -230,7 +230,8 @@ class Pool:
 
     def _is_busy(self) -> bool:
         with self._lock:
-            return bool(self._leases) or any(worker.job is not None for worker in self._workers.values())
+            pending = any(lease.pending for lease in self._leases)
+            return pending or any(worker.job is not None for worker in self._workers.values())
 
     def _close_if_deserted(self) -> None:
         with self._lock:

@@ -42,7 +42,7 @@ class Threads(Backend):
         with self._lock:
             self._unfinished += 1
             if len(self._threads) < min(self._unfinished, self.workers):
-                self._start_thread()
+                self._start_another_thread()
         return future
 
     def abandon(self, future: Future[Answer]) -> None:
@@ -62,10 +62,18 @@ class Threads(Backend):
                 if self._running.get(thread) not in self._given_up:
                     thread.join()
 
+    def _start_another_thread(self) -> None:
+        try:
+            self._start_thread()
+        except RuntimeError:
+            # While the interpreter ends, which waits for what an Executor has left, no more threads can be started.
+            if not self._threads:
+                raise
+
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="anymap-thread", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _work(self) -> None:
         thread = threading.current_thread()
