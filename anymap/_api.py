@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, 
 
 from anymap._engine.loop import Run
 from anymap._engine.results import MapIterator, collect
+from anymap._engine.sources import Rows
 from anymap._plan import make_plan
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Options(TypedDict, total=False):
     desc: str | None
     total: int | None
     max_failures: int | str | None
-    retries: int | Retry
+    retries: int | Retry | None
     timeout: float | None
     chunksize: int | None
     window: int | None
@@ -169,7 +170,7 @@ def pmap(
     total: int | None = None,
     on_error: OnError = "raise",
     max_failures: int | str | None = None,
-    retries: int | Retry = 0,
+    retries: int | Retry | None = None,
     timeout: float | None = None,
     chunksize: int | None = None,
     window: int | None = None,
@@ -184,9 +185,10 @@ def pmap(
     can be called: a lambda, a closure, a bound method, a function typed into a notebook. Where it runs in another
     process it works on copies, of itself as of the items: what it changes there, the caller does not see.
 
-    Left alone, the map runs in processes, one for each CPU that this process may use. The user's ``ANYMAP_BACKEND`` and
-    ``ANYMAP_WORKERS`` change that with no change to the code; ``ANYMAP_FORCE_BACKEND=serial`` overrides even what the
-    code asks for. A map inside another one runs where it is called, one item after another, unless it names a backend.
+    Left alone, the map runs in processes, one for each CPU that this process may use. What a call leaves open, its user
+    may set: by variables such as ``ANYMAP_BACKEND``, in a file, or in code (:class:`using`, :func:`configure`).
+    ``ANYMAP_FORCE_BACKEND=serial`` overrides even what the code asks for. A map inside another one runs where it is
+    called, one item after another, unless it names a backend or the setting ``nested`` says otherwise.
 
     Args:
         func: Takes one item, or one of each iterable.
@@ -225,10 +227,10 @@ def pmap(
         max_failures: End the map with a :class:`MapError` once more items than this have failed, 0 or more; or more
             than a share of them, as ``"5%"``. ``None``: never. The error has all failures and results so far. Not with
             ``on_error="raise"``, which ends the map at the first.
-        retries: How often to try a failed item again, 0 or more; or a :class:`Retry`, for pauses in between and to
+        retries: How often to try a failed item again, 0 or more (``None``: what the user has set, else 0); or a :class:`Retry`, for pauses in between and to
             choose the exceptions. A worker that dies costs the item it was running one attempt.
         timeout: Seconds that one attempt of one item may take, from its start; above 0. A later one fails with
-            :class:`ItemTimeout`.
+            :class:`ItemTimeout`. ``None``: what the user has set, else any time; ``math.inf``: any time in any case.
         chunksize: How many items travel together, 1 or more. ``None``: as measured while the map runs.
         window: How many items may be under way, 1 or more; if ``lazy``, items whose results wait to be taken count too,
             so that the input is never read further ahead than this. ``None``: two chunks for each worker.
@@ -262,5 +264,5 @@ def pmap(
     options = {name: value for name, value in locals().items() if name not in ("func", "iterables")}
     plan = make_plan(func, iterables, **options)
     rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
-    run = Run(plan, rows)
+    run = Run(plan, Rows(rows, prompt=plan.prompt))
     return MapIterator(run, plan) if plan.lazy else collect(run, plan)

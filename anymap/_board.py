@@ -1,7 +1,7 @@
 """The status board: where a running chunk says how far it is, without a message.
 
 One page of memory a map, shared through a file where workers are other processes. It begins with one byte that asks
-all workers to stop; then each chunk in flight has a slot: the process that runs it, the position of the item it is
+all workers to stop, and one that says whether any has told the map something; then each chunk in flight has a slot: the process that runs it, the position of the item it is
 at, and when that item began. A dead worker's slot still says which item it was at.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HEADER = SLOT = 64  # a cache line each, so that two workers never write to the same one
 SLOTS = 1023
 _PAGE = 4096
+_STOP, _TOLD = 0, 1
 
 Buffer = bytearray | mmap.mmap
 
@@ -80,9 +81,14 @@ class Board:
     def read(self, slot: int) -> Mark:
         return read(self.buffer, slot)
 
+    @property
+    def told(self) -> bool:
+        """A worker has sent the map a message."""
+        return bool(self.buffer[_TOLD])
+
     def cancel(self) -> None:
         """Ask every worker to stop after the item it is at."""
-        self.buffer[0] = 1
+        self.buffer[_STOP] = 1
 
     def wipe(self) -> None:
         """Make the board as good as new, for another map."""
@@ -119,6 +125,17 @@ def sign(buffer: Buffer, slot: int) -> None:
 
 def read(buffer: Buffer, slot: int) -> Mark:
     return Mark(*_slot.unpack_from(buffer, HEADER + SLOT * slot))
+
+
+def note_told(buffer: Buffer) -> None:
+    """Say that a message to the map is on its way."""
+    buffer[_TOLD] = 1
+
+
+def read_position(buffer: Buffer, offset: int) -> int:
+    """Return what ``write_item`` wrote at this offset: the position of the item that runs, -1 if none has begun."""
+    position: int = _item.unpack_from(buffer, offset)[0]
+    return position
 
 
 def item_offset(slot: int) -> int:

@@ -2,6 +2,7 @@
 
 A worker that shares no memory with the caller keeps a board of its own for each chunk. Five times a second a thread
 tells the map, by the channel of its backend, which item each chunk is at and for how long. Quick chunks end unmentioned.
+What items tell the map themselves takes the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from anymap import _board
+from anymap import _board, _letters
 from anymap._board import Mark
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.2
 """Seconds between two messages about one chunk."""
-_beat = struct.Struct("!qqqd")
+_beat = struct.Struct("!cqqqd")
+_BEAT = b"B"
 
 
 # --- the worker's side --------------------------------------------------------------------------------------------
@@ -39,15 +41,17 @@ class _Chunk:
         self._board = board
         self._line = line
         self._given_up = False
+        self.outbox = _letters.Outbox(line.send)
 
     def beat(self) -> None:
+        self.outbox.post()
         mark = _board.read(self._board, 0)
         if mark.position < 0:
             return
         seconds = time.monotonic() - mark.began
         # A worker that is leaving cannot send any more; the map hears of its end.
         with contextlib.suppress(Exception):
-            self._line.send(_beat.pack(self._slot, mark.pid, mark.position, seconds))
+            self._line.send(_beat.pack(_BEAT, self._slot, mark.pid, mark.position, seconds))
             if not self._given_up and self._is_late(mark, seconds):
                 self._given_up = True
                 self._line.step_aside()
@@ -62,15 +66,18 @@ _thread: threading.Thread | None = None
 
 
 @contextlib.contextmanager
-def beating(task: Task, board: bytearray) -> Iterator[None]:
-    """Tell the map, while this lasts, what ``board`` says in its only slot. Does nothing where nobody listens."""
+def beating(task: Task, board: bytearray) -> Iterator[_letters.Outbox | None]:
+    """Tell the map, while this lasts, what ``board`` says in its only slot; yield what takes letters to it.
+
+    Does nothing where nobody listens.
+    """
     if task.spec.channel is None:
-        yield
+        yield None
         return
     chunk = _Chunk(task, board, task.spec.channel.connect())
     _enter(chunk)
     try:
-        yield
+        yield chunk.outbox
     finally:
         with _lock:
             _chunks.discard(chunk)
@@ -106,6 +113,7 @@ class RemoteBoard:
 
     path = None
     full = False
+    told = False
 
     def __init__(self) -> None:
         self._marks: dict[int, Mark] = {}
@@ -125,7 +133,7 @@ class RemoteBoard:
 
     def receive(self, message: bytes) -> None:
         """Take in what a worker tells, on whatever thread."""
-        slot, pid, position, seconds = _beat.unpack(message)
+        _, slot, pid, position, seconds = _beat.unpack(message)
         known = self._marks.get(slot)
         if known is None:  # it has come down meanwhile
             return

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
+from anymap._config.scope import Inherited, Scope, around, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from anymap._share import Packed
     from anymap._shipping import Shipment
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
@@ -34,8 +35,18 @@ _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answe
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
 
-depth: ContextVar[int] = ContextVar("anymap_depth", default=0)
-"""How many maps the running code is inside of."""
+
+class Tells(NamedTuple):
+    """What running code may tell its map, and how that gets there; see ``_tell``."""
+
+    topics: frozenset[str]
+    """What somebody listens to."""
+    hear: Callable[[Any], object] | None = None
+    """Takes a message at once, where memory is shared."""
+    path: str | None = None
+    """The pipe to the caller, where he is on this host."""
+    tag: int = 0
+    """What the caller knows the map by at the other end of the pipe."""
 
 
 class MapSpec(NamedTuple):
@@ -60,25 +71,48 @@ class MapSpec(NamedTuple):
     """The caller's process id; 0 where that is on another host or the worker is not ours to look after."""
     shares_memory: bool
     inline: bool
-    depth: int
+    inherited: Inherited
+    """What holds for maps inside of this one."""
     places: Any = None
     """By what its workers agree on who has which index, see ``_worker_index``: between threads the list of owners, between
     processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
+    tells: Tells | None = None
+    """``None`` where nobody listens."""
+    outer: Seat | None = None
+    """Where memory is shared: the seat of whoever called the map, if he is himself inside of one."""
 
 
 class Seat:
-    """A thread while it runs a chunk. Its index among the map's workers is only sought when it is asked for."""
+    """A thread while it runs a task. Its index among the map's workers is only sought when it is asked for."""
 
-    __slots__ = ("index", "leave", "spec")
+    __slots__ = ("board", "index", "leave", "offset", "outbox", "task")
 
-    def __init__(self, spec: MapSpec) -> None:
-        self.spec = spec
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.board: _board.Buffer | None = None
+        self.offset = 0
+        """Where on the board it says at which item the chunk is."""
         self.index: int | None = None
+        self.outbox: Any = None
+        """What was told and is still here; made when there is something."""
         self.leave: Callable[[], object] | None = None
         """To be called when the chunk has ended."""
 
+    def item(self) -> int | None:
+        """Return which item of the map is being run, counted from 0; ``None``: just now none."""
+        if self.board is None:
+            return None
+        position = _board.read_position(self.board, self.offset)
+        return self.task.start + position if 0 <= position < self.task.count else None
+
+    @property
+    def spec(self) -> MapSpec:
+        return self.task.spec
+
 
 seat: ContextVar[Seat | None] = ContextVar("anymap_seat", default=None)
+seats: list[Seat] = []
+"""Those of this process whose map listens, but for maps that share its memory: code in threads of its own finds its own here."""
 
 
 class Answer(NamedTuple):
@@ -99,12 +133,14 @@ class Answer(NamedTuple):
     """The task's, so that an answer that was mixed up with another is found out."""
     broken: Any = None
     """Why there is no answer: as a rule, because the function could not be loaded there."""
+    told: Any = None
+    """What the items told the map and nothing else has brought home; see ``_tell``."""
 
 
 class Task:
     """One chunk, ready to run anywhere."""
 
-    __slots__ = ("budget", "classes", "count", "most", "rows", "slot", "spec")
+    __slots__ = ("budget", "classes", "count", "most", "rows", "slot", "spec", "start")
 
     def __init__(
         self,
@@ -114,9 +150,12 @@ class Task:
         slot: int,
         budget: float | None,
         classes: dict[int, bytes],
+        start: int = 0,
     ) -> None:
         self.spec = spec
         self.rows = rows
+        self.start = start
+        """The place of the first row in the map's input."""
         self.count = count
         self.most = count
         """So many rows may be run; a worker that is to be replaced soon sets it."""
@@ -129,7 +168,7 @@ class Task:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes: engines that pickle with dill or cloudpickle would walk through the whole task.
-        parts = (self.spec, self.rows, self.count, self.slot, self.budget, self.classes)
+        parts = (self.spec, self.rows, self.count, self.slot, self.budget, self.classes, self.start)
         return load_task, (PROTOCOL, pickle.dumps(parts, 5))
 
 
@@ -209,15 +248,19 @@ def _run(task: Task) -> Answer:
         settle_in(spec.parent)
     try:
         context = _context(task)
-        with _inside(spec):
-            return _answer_or_end(task, context)
+        with _inside(task) as taken:
+            return _with_what_was_told(_answer_or_end(task, context), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _exceptions.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, 0.0, _worker_name(spec), task.slot, broken)
 
 
+def _with_what_was_told(answer: Answer, taken: Seat) -> Answer:
+    return answer if taken.outbox is None else answer._replace(told=taken.outbox.empty())
+
+
 def _answer_in_memory(task: Task) -> Answer:
-    with _inside(task.spec):
+    with _inside(task):
         ran = _run_rows(task, task.spec.function, task.rows, task.spec.board, task.slot)
     return Answer(
         ran.done, ran.values, ran.failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot
@@ -287,7 +330,9 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
     board = bytearray(_board.HEADER + _board.SLOT)
     from anymap import _heartbeat  # noqa: PLC0415 - what workers of this host do without, they need not import
 
-    with _heartbeat.beating(task, board):
+    with _heartbeat.beating(task, board) as outbox:
+        if (taken := seat.get()) is not None:
+            taken.outbox = outbox
         return _run_rows(task, context.func, rows, board, 0)
 
 
@@ -323,6 +368,8 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
     offset = _board.item_offset(slot)
     _board.sign(board, slot)
+    if (taken := seat.get()) is not None:
+        taken.board, taken.offset = board, offset
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
     longest = 0.0
@@ -394,13 +441,23 @@ def _attached(path: str) -> _board.Buffer:
 
 
 @contextlib.contextmanager
-def _inside(spec: MapSpec) -> Iterator[None]:
-    taken = Seat(spec)
-    token, place = depth.set(spec.depth + 1), seat.set(taken)
+def _inside(task: Task) -> Iterator[Seat]:
+    spec = task.spec
+    taken = Seat(task)
+    token, place = scope.set(Scope((), spec.inherited)), seat.set(taken)
+    is_found = spec.tells is not None and not spec.shares_memory
+    if is_found:
+        seats.append(taken)
+    if not spec.shares_memory:
+        around.append(spec.inherited)
     try:
-        yield
+        yield taken
     finally:
-        depth.reset(token)
+        if not spec.shares_memory:
+            around.remove(spec.inherited)
+        if is_found:
+            seats.remove(taken)
+        scope.reset(token)
         seat.reset(place)
         if taken.leave is not None:
             taken.leave()

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import anymap
-from anymap._local import desk
+from anymap._local import desk, post
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -161,8 +161,8 @@ def runs(code: str, process: psutil.Process) -> bool:
 def own_files(pattern: str) -> set[str]:
     """Return what matches in the folders for large data, by this process's id: other test runs may be going on.
 
-    Not what is kept for the next map, as warm workers are: a folder with nothing but a board in it.
+    Not what is kept for the next map, as warm workers are: a folder with nothing but a board in it, or a pipe.
     """
     folders = {"/dev/shm", tempfile.gettempdir()}
     found = {path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-{pattern}")}
-    return found - {kept.folder for kept in desk._kept}
+    return found - {kept.folder for kept in (*desk._kept, *post._offices)}

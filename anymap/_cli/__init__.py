@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import anymap
-from anymap._cli import backends, check_backend, demo
+from anymap._cli import backends, check_backend, config, demo
 from anymap._errors import AnymapError
 
 if TYPE_CHECKING:
@@ -47,4 +47,5 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_to(commands)
     backends.add_to(commands)
     check_backend.add_to(commands)
+    config.add_to(commands)
     return parser

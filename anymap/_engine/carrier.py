@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _board, _exceptions, _heartbeat, _payload, _worker
+from anymap import _board, _exceptions, _heartbeat, _letters, _payload, _worker
+from anymap._config.layers import portable
 from anymap._errors import NotPicklable
 from anymap._local import desk
 
 if TYPE_CHECKING:
+    from anymap._engine.hearing import Hearing
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
     from anymap._worker import Answer, Task
@@ -45,15 +48,15 @@ class Carrier(Protocol):
         ...
 
 
-def make_carrier(plan: Plan) -> Carrier:
+def make_carrier(plan: Plan, hearing: Hearing) -> Carrier:
     """Return the carrier for the plan's backend, which is open."""
-    return InMemory(plan) if plan.backend.traits.shares_memory else InBytes(plan)
+    return InMemory(plan, hearing) if plan.backend.traits.shares_memory else InBytes(plan, hearing)
 
 
 class InMemory:
     """For workers that are threads of this process: nothing is copied."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, hearing: Hearing) -> None:
         self.board = _board.Board(None)
         self._spec = _worker.MapSpec(
             map_id="",
@@ -67,12 +70,14 @@ class InMemory:
             parent=os.getpid(),
             shares_memory=True,
             inline=plan.backend.traits.inline,
-            depth=plan.depth,
+            inherited=plan.config.passed_on(plan.backend.workers),
             places=[None] * plan.backend.workers,
+            tells=hearing.tells_in_memory(),
+            outer=_worker.seat.get(),
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
-        return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {})
+        return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start)
 
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
         return answer.values, {}
@@ -87,10 +92,11 @@ class InMemory:
 class InBytes:
     """For workers that are other processes, here or elsewhere."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, hearing: Hearing) -> None:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
+        tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
         self._folder = self._desk.folder if self._desk is not None else None
         self.board = self._desk.board if self._desk is not None else _heartbeat.RemoteBoard()
@@ -100,14 +106,15 @@ class InBytes:
             star=plan.star,
             stop_on_error=plan.on_error == "raise",
             board=self.board.path,
-            channel=_channel(plan, self.board),
+            channel=_channel(plan, self.board, hearing if tells is not None else None),
             timeout=plan.timeout,
             spool=self._folder,
             parent=0 if remote or plan.backend.traits.borrowed else os.getpid(),
             shares_memory=False,
             inline=plan.backend.traits.inline,
-            depth=plan.depth,
+            inherited=portable(plan.config.passed_on(plan.backend.workers)),
             places=None if remote else plan.backend.workers,
+            tells=tells,
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
@@ -115,7 +122,7 @@ class InBytes:
         if refused:
             raise Refused(refused)
         rows = _payload.spill(parcel, self._folder)
-        return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs))
+        return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start)
 
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
         opened = _payload.unpack(answer.values)
@@ -141,14 +148,23 @@ def _route(traits: Traits) -> _payload.Route:
     return "fork" if traits.forks and not traits.borrowed else "file"
 
 
-def _channel(plan: Plan, board: _board.Board | _heartbeat.RemoteBoard) -> Channel | None:
+def _channel(plan: Plan, board: _board.Board | _heartbeat.RemoteBoard, hearing: Hearing | None) -> Channel | None:
     """Have workers tell how far they are, where only messages can and somebody wants to know."""
-    if not isinstance(board, _heartbeat.RemoteBoard) or (plan.timeout is None and not plan.sinks):
+    if not isinstance(board, _heartbeat.RemoteBoard):
         return None
-    channel = plan.backend.channel(board.receive)
+    if plan.timeout is None and not plan.sinks and hearing is None:
+        return None
+    channel = plan.backend.channel(partial(_receive, board, hearing))
     if channel is None and plan.backend.traits.live:
         raise RuntimeError(f"backend {plan.backend.name!r} is declared live, and has no channel")
     return channel
+
+
+def _receive(board: _heartbeat.RemoteBoard, hearing: Hearing | None, message: bytes) -> None:
+    if not message.startswith(_letters.BUNDLE):
+        board.receive(message)
+    elif hearing is not None:
+        hearing.receive_bundle(message)
 
 
 def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exception]]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from anymap._board import Mark
     from anymap._engine.carrier import Carrier
+    from anymap._engine.hearing import Hearing
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
 
@@ -46,7 +47,7 @@ class Arrival(NamedTuple):
 class Flights:
     """The launching and landing of one map's chunks."""
 
-    def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
+    def __init__(self, plan: Plan, news: Callable[[], None], hearing: Hearing) -> None:
         """``news`` is called, on any thread, when there is something to deliver or to launch."""
         self.ledger = Ledger()
         self.meter = Meter()
@@ -59,6 +60,7 @@ class Flights:
         self._plan = plan
         self._backend = plan.backend
         self._news = news
+        self._hearing = hearing
         self._pace = paces.recall(plan.backend.name, plan.func)
         self._lock = threading.RLock()
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
@@ -193,6 +195,8 @@ class Flights:
                 )
             )
             return
+        if answer.told:
+            self._hearing.receive_letters(answer.told)
         if answer.broken is not None:
             self.fail(self._not_run(answer))
             return

@@ -12,32 +12,31 @@ import os
 import threading
 import time
 import weakref
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from anymap import _failures
 from anymap._engine.advice import advise
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
+from anymap._engine.hearing import Hearing
 from anymap._engine.landing import AsFinished, Batch, InOrder
 from anymap._engine.supervisor import Supervisor
 from anymap.progress import Advanced, Emitter, Finished, Started
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from anymap._board import Mark
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
+    from anymap._engine.sources import Source
 
-_SLOW_PULL = 0.001
-"""Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
 _BLINK = 0.2
 """Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
+_NAP = 5.0
+"""Seconds. Signals are the main thread's. But what the collector tells just before any thread waits is lost on it, too."""
 _SMALL_MAP = 0.02
 """Seconds that a map may last before there is a thread to look after it."""
-_STUCK_PULL = 10.0
-"""Seconds after which an input that keeps finished results waiting is worth a word."""
 _NO_WORKERS = 10.0
 """Seconds between two words on a backend that has no workers."""
 
@@ -49,43 +48,40 @@ class TooManyFailures(Exception):  # noqa: N818 - never reaches the user, who ge
 class Run:
     """The engine's side of one map. :meth:`batches` is the whole of its use."""
 
-    def __init__(self, plan: Plan, rows: Iterator[Any]) -> None:
+    def __init__(self, plan: Plan, source: Source) -> None:
         self.source_error: Exception | None = None
         """What the input raised."""
         self.failed: list[Exception] = []
         """What failed so far, in the order of arrival, where it is to be raised together."""
         self._plan = plan
-        self._rows = rows
+        self._source = source
         self._backend = plan.backend
-        self._flights = Flights(plan, self._on_news)
+        self._hearing = Hearing(plan.listeners)
+        self._flights = Flights(plan, self._on_news, self._hearing)
         self._ledger = self._flights.ledger
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
         self._news = threading.Condition()
         self._emitter = Emitter(plan.sinks)
-        self._supervisor = Supervisor(self._tick)
+        self._supervisor = Supervisor(self._tick, self._is_busy)
         self._workers = 1
         self._delivered = 0
         self._waiting = False
         self._has_news = False
-        self._slow = False
-        self._pulling_since: float | None = None
         self._manned = time.monotonic()
         self._error: Exception | None = None
         self._process = os.getpid()
+        self._is_open = False
         self._closed = False
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch]:
         """Do the map; yield results as they land, in the plan's order. Closing the generator ends the map."""
         try:
-            self._open()
+            self.open()
             while not self._over():
                 self._supervise_if_it_takes_long()
-                self._flights.fill(partial_chunks=self._slow)
-                for batch in self._ready():
-                    with self._meter.waited():
-                        yield batch
-                    self._delivered += len(batch.values)
+                self._flights.fill(partial_chunks=self._source.slow)
+                yield from self._deliver()
                 self._raise_what_ends_the_map()
                 if not self._over() and not self._pull():
                     self._flights.fill(partial_chunks=True)
@@ -105,10 +101,14 @@ class Run:
         """How many items have been pulled so far."""
         return self._ledger.pulled
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Get everything ready. :meth:`batches` does, if nobody has."""
+        if self._is_open:
+            return
+        self._is_open = True
         self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
-        self._flights.carrier = make_carrier(self._plan)
+        self._flights.carrier = make_carrier(self._plan, self._hearing)
         self._workers = self._flights.workers()
         self._emitter.emit(
             Started(
@@ -118,6 +118,7 @@ class Run:
                 workers=self._workers,
             )
         )
+        self._hearing.wake_by(self._supervisor.wake)
         if self._is_left_alone():
             self._supervisor.start()
         if self._plan.lazy:
@@ -133,6 +134,13 @@ class Run:
         return self._ledger.exhausted and self._delivered == self._ledger.pulled
 
     # --- deliver --------------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> Iterator[Batch]:
+        """Hand out what is ready. Apart from the loop, which would keep the last of it while it waits."""
+        for batch in self._ready():
+            with self._meter.waited():
+                yield batch
+            self._delivered += len(batch.values)
 
     def _ready(self) -> Iterator[Batch]:
         """Load what has arrived and yield what may be handed out. Stops at the first error if that stops the map."""
@@ -219,33 +227,18 @@ class Run:
 
     def _pull(self) -> bool:
         """Pull some rows, if there is room; return whether that changed anything."""
-        ledger = self._ledger
+        ledger, source = self._ledger, self._source
         if ledger.exhausted or (quantum := min(self._room(), self._flights.chunksize())) <= 0:
             return False
-        before = ledger.pulled
         try:
-            if self._plan.prompt:
-                ledger.stage(list(islice(self._rows, quantum)))
-            else:
-                self._pull_watchfully(quantum)
+            with self._meter.waited():
+                changed = source.pull(quantum, ledger.stage, self._flights.arrivals)
         except Exception as exc:  # noqa: BLE001 - the input is the user's; what it gave so far is still done
             self.source_error = exc
             ledger.exhausted = True
             return True
-        ledger.exhausted = ledger.pulled == before
-        return True
-
-    def _pull_watchfully(self, quantum: int) -> None:
-        """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
-        stage, arrivals, clock = self._ledger.stage, self._flights.arrivals, time.monotonic
-        with self._meter.waited():
-            self._pulling_since = began = clock()
-            for row in islice(self._rows, quantum):
-                stage((row,))
-                self._slow = clock() - began > _SLOW_PULL
-                if arrivals or self._slow:
-                    break
-            self._pulling_since = None
+        ledger.exhausted = source.ended
+        return changed
 
     def _room(self) -> int:
         held = self._ledger.pulled - (self._delivered if self._plan.lazy else self._ledger.counts.done)
@@ -255,20 +248,26 @@ class Run:
 
     def _wait(self) -> None:
         """Wait until there is something to deliver or to launch."""
-        if self._backend.traits.inline:
+        if self._backend.traits.inline and not self._source.dry:
             self._wait_for_retry()
             return
+        if self._supervisor.rests and self._ledger.flying:
+            self._supervisor.wake()
         with self._news:
             self._waiting = True
             try:
                 with self._backend.waiting():
-                    while not self._news.wait_for(
-                        lambda: self._has_news, _BLINK if self._supervisor.started else _SMALL_MAP
-                    ):
+                    while not self._news.wait_for(lambda: self._has_news, self._patience()):
                         self._supervise_if_it_takes_long()
             finally:
                 self._waiting = False
             self._has_news = False
+
+    def _patience(self) -> float:
+        """Return how long to wait at a time."""
+        if not (self._supervisor.started or self._backend.traits.inline):
+            return _SMALL_MAP
+        return _BLINK if threading.current_thread() is threading.main_thread() else _NAP
 
     def _supervise_if_it_takes_long(self) -> None:
         # A thread takes longer to start than a small map to end.
@@ -283,24 +282,32 @@ class Run:
         if ripe is not None:
             time.sleep(max(ripe - time.monotonic(), 0.0))
 
-    def _on_news(self) -> None:
-        """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
+    def wake(self) -> bool:
+        """Have the iterating thread look again; return whether it was waiting."""
         with self._news:
             self._has_news = True
-            if self._waiting:
-                self._news.notify()
-                return
-        self._supervisor.wake()
+            self._news.notify()
+            return self._waiting
+
+    def _on_news(self) -> None:
+        """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
+        if not self.wake():
+            self._supervisor.wake()
 
     # --- look after -----------------------------------------------------------------------------------------------
+
+    def _is_busy(self) -> bool:
+        return bool(self._ledger.flying or self._ledger.waiting) or not self._source.dry
 
     def _tick(self) -> None:
         """Do what must not wait for the iterating thread."""
         try:
             self._backend.poll()
             marks = self._flights.marks()
+            self._hearing.catch_up()
             self._flights.expire(marks)
-            self._speak_of_a_stuck_source()
+            if self._flights.arrivals:
+                self._source.speak_if_stuck()
             self._speak_of_missing_workers()
             if not self._backend.traits.inline:
                 self._flights.fill(partial_chunks=True)
@@ -308,18 +315,6 @@ class Run:
                 self._emitter.emit(self._advanced(marks))
         except Exception as exc:  # noqa: BLE001 - the iterating thread must hear of it
             self._flights.fail(exc)
-
-    def _speak_of_a_stuck_source(self) -> None:
-        """Say it where an input may be waiting for results that cannot be handed out before it goes on."""
-        since = self._pulling_since
-        if since is None or not self._flights.arrivals or time.monotonic() - since < _STUCK_PULL:
-            return
-        self._pulling_since = None
-        logging.getLogger("anymap").warning(
-            "the input of a map has given nothing for %d s, and finished results wait for it: if it needs those "
-            "results to go on, say by window= how many items it can give ahead of them",
-            _STUCK_PULL,
-        )
 
     def _speak_of_missing_workers(self) -> None:
         """Say every ten seconds that there is nobody to do the work; a cluster may get workers yet."""
@@ -346,6 +341,10 @@ class Run:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
+    def fail(self, exc: BaseException) -> None:
+        """End the map from another thread: the iterating one raises ``exc``."""
+        self._flights.fail(exc)
+
     def close(self) -> None:
         """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is."""
         if self._closed or os.getpid() != self._process:
@@ -360,6 +359,7 @@ class Run:
                 carrier.board.cancel()
             self._backend.close(abandon=not complete)
         finally:
+            self._hearing.close(settle=carrier is not None and carrier.board.told)
             if carrier is not None:
                 clean = complete and not self._ledger.counts.lost and not self._flights.gave_up
                 carrier.close(clean=clean)

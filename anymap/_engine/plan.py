@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from anymap._errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from anymap._config.layers import Config
+    from anymap._letters import Told
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
 
@@ -74,7 +76,17 @@ class Plan:
     total: int | None
     desc: str | None
     sinks: tuple[Sink, ...] = field(default=())
-    depth: int = 0
-    """How many maps this one runs inside of."""
-    show_items: bool = True
-    """An item's ``repr`` may stand in notes and messages."""
+    listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
+    """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    config: Config
+    """The settings that hold."""
+
+    @property
+    def depth(self) -> int:
+        """How many maps this one runs inside of."""
+        return self.config.depth
+
+    @property
+    def show_items(self) -> bool:
+        """An item's ``repr`` may stand in notes and messages."""
+        return bool(self.config.value("show_items"))

@@ -104,6 +104,11 @@ class Backend(abc.ABC):
     workers: int = 1
     """How many tasks run at once; set by ``open``."""
 
+    inner_threads: int | None = None
+    """How many threads numerical libraries may use in each worker; ``None``: an even share of the CPUs. Set before ``open``."""
+    idle_timeout: float = 60.0
+    """Seconds for which workers that nobody needs are kept, where they outlive a map. Set before ``open``."""
+
     @abc.abstractmethod
     def open(self, workers: int | None) -> None:
         """Get ready to run ``workers`` tasks at a time; ``None``: as many as this backend thinks right.

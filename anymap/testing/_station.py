@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anymap._api import pmap
 from anymap._engine.carrier import make_carrier
+from anymap._engine.hearing import Hearing
 from anymap._engine.ledger import Chunk
 from anymap._engine.supervisor import Supervisor
 from anymap._plan import make_plan
@@ -36,7 +37,7 @@ class Station:
         self._supervisor = Supervisor(self._poll)
         try:
             self.backend.open(plan.workers)
-            self._carrier = make_carrier(plan)
+            self._carrier = make_carrier(plan, Hearing({}))
         except BaseException:
             self.backend.close(abandon=True)
             raise

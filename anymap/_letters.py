@@ -1,0 +1,164 @@
+"""What running code tells its map, as bytes: letters, the frames that a pipe takes them in, the box where they wait.
+
+A letter is of plain values, so that whoever passes it on needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections import Counter
+from functools import cache
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DROPPED = ""
+"""The topic of a letter that says how many letters of which topic were dropped."""
+BUNDLE = b"L"
+"""How a bundle of letters begins, on a channel that takes other messages too."""
+LARGEST = 1024 * 1024
+"""Bytes of a letter; as many wait in a box at most."""
+_PAUSE = 0.1
+"""Seconds between two bundles of one task."""
+
+
+class Told(NamedTuple):
+    """Something that running code told its map."""
+
+    topic: str
+    message: Any
+    item: int | None
+    """Which item's code it was; ``None`` where that is not known."""
+    pid: int
+    host: str
+
+
+@cache
+def host() -> str:
+    """Return the name of this machine."""
+    if hasattr(os, "uname"):
+        return os.uname().nodename
+    import platform  # noqa: PLC0415 - slow to import, and rarely wanted
+
+    return platform.node()
+
+
+def seal(told: Told) -> bytes:
+    """Return the letter. Raises whatever pickling the message raises."""
+    return pickle.dumps(tuple(told), 5)
+
+
+def open_letter(letter: bytes) -> Told:
+    return Told(*pickle.loads(letter))
+
+
+# --- frames of a pipe -----------------------------------------------------------------------------------------------
+
+_frame = Struct("=IIIIB")
+
+
+def frames(letter: bytes, tag: int, pid: int, number: int, largest: int) -> Iterator[bytes]:
+    """Cut a letter into frames of no more than ``largest`` bytes, which the system writes whole or not at all."""
+    room = largest - _frame.size
+    for begin in range(0, len(letter), room):
+        part = letter[begin : begin + room]
+        yield _frame.pack(len(part), tag, pid, number, begin + room < len(letter)) + part
+
+
+class Frames:
+    """Puts letters together from what is read of a pipe that many write to."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun: dict[tuple[int, int], list[bytes]] = {}
+
+    def take(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take in what was read; yield the letters that are complete by now, each with its tag."""
+        data = self._rest + data
+        end = 0
+        while len(data) - end >= _frame.size:
+            size, tag, pid, number, more = _frame.unpack_from(data, end)
+            begin = end + _frame.size
+            if len(data) - begin < size:
+                break
+            end = begin + size
+            if (letter := self._put_together((pid, number), data[begin:end], more=more)) is not None:
+                yield tag, letter
+        self._rest = data[end:]
+
+    def _put_together(self, key: tuple[int, int], part: bytes, *, more: bool) -> bytes | None:
+        parts = self._begun.pop(key, None)
+        if parts is None and not more:
+            return part
+        parts = [*(parts or ()), part]
+        if not more:
+            return b"".join(parts)
+        self._begun[key] = parts
+        if len(self._begun) > 64:  # their writers died
+            del self._begun[next(iter(self._begun))]
+        return None
+
+
+# --- where no pipe leads to the map -----------------------------------------------------------------------------------
+
+
+class Outbox:
+    """Keeps the letters of one task until its channel takes them, or until its answer does.
+
+    A bundle goes at once if the last one is some time ago; else the next letter takes it along, or whoever calls
+    :meth:`post` regularly.
+    """
+
+    def __init__(self, send: Callable[[bytes], object] | None) -> None:
+        self._send = send
+        self._lock = threading.RLock()
+        self._letters: list[bytes] = []
+        self._size = 0
+        self._posted = 0.0
+        self.dropped: Counter[str] = Counter()
+        """How many letters of which topic found no room."""
+
+    def put(self, letter: bytes) -> bool:
+        """Return whether there was room for it."""
+        with self._lock:
+            if self._size + len(letter) > LARGEST:
+                self.post()
+            if self._size + len(letter) > LARGEST:
+                return False
+            self._letters.append(letter)
+            self._size += len(letter)
+        if self._send is not None and time.monotonic() - self._posted > _PAUSE:
+            self.post()
+        return True
+
+    def post(self) -> None:
+        """Send what there is, if there is a channel. One that the worker has lost takes it with it."""
+        if self._send is None or not self._letters:
+            return
+        with self._lock:
+            self._posted = time.monotonic()
+            try:
+                self._send(BUNDLE + pickle.dumps(self._letters, 5))
+            except Exception:  # noqa: BLE001 - the worker is leaving; what waits may still go with the answer
+                self._send = None
+            else:
+                self._letters, self._size = [], 0
+
+    def empty(self) -> list[bytes]:
+        """Return what has not been sent, for the answer to take home."""
+        with self._lock:
+            letters, self._letters, self._size = self._letters, [], 0
+            if self.dropped:
+                letters.append(seal(Told(DROPPED, dict(self.dropped), None, os.getpid(), host())))
+                self.dropped.clear()
+        return letters
+
+
+def open_bundle(bundle: bytes) -> list[bytes]:
+    letters: list[bytes] = pickle.loads(memoryview(bundle)[len(BUNDLE) :])
+    return letters
