@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anymap._errors import ConfigError
+from anymap.progress._announced import announced, make
 from anymap.progress._bar import BarSink
 from anymap.progress._where import in_notebook, on_terminal
 
@@ -44,13 +45,14 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
     * ``True``, ``"bar"`` or ``"tqdm"``: a bar at once, wherever stderr goes.
     * ``False``, ``"off"`` or ``"none"``: nothing.
     * ``"log"``: lines of the logger ``anymap.progress``.
+    * the name of a sink that an installed package announces by an entry point in the group ``anymap.sinks``.
     * a mapping: a bar with these keyword arguments of tqdm's, and with the class ``tqdm_class`` if that is among them.
     * a tqdm class, or a ``functools.partial`` of one with keyword arguments: a bar drawn with it.
     * any other callable: itself.
     * a list or tuple of these: all of them.
 
     Raises:
-        ConfigError: it is none of these, or has a keyword that tqdm does not know.
+        ConfigError: it is none of these, or cannot be made, or has a keyword that tqdm does not know.
     """
     match progress:
         case None | "auto":
@@ -70,8 +72,10 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
 def _named(name: str) -> list[Sink]:
     if name in NO_SINK:
         return []
+    if name not in SINKS and name in announced():
+        return [make(name)]
     if name not in SINKS:
-        nearest = difflib.get_close_matches(name, ["auto", *SINKS, *NO_SINK], n=1)
+        nearest = difflib.get_close_matches(name, ["auto", *SINKS, *NO_SINK, *announced()], n=1)
         raise _wrong(name, f" Did you mean {nearest[0]!r}?" if nearest else "")
     module, _, attribute = SINKS[name].partition(":")
     return [getattr(importlib.import_module(module), attribute)()]
@@ -109,7 +113,7 @@ def _is_tqdm(value: object) -> bool:
 
 
 def _wrong(progress: object, hint: str = "") -> ConfigError:
-    names = ", ".join(repr(name) for name in ("auto", *SINKS, *NO_SINK))
+    names = ", ".join(repr(name) for name in dict.fromkeys(("auto", *SINKS, *NO_SINK, *sorted(announced()))))
     return ConfigError(
         f"progress={progress!r} asks for nothing known.{hint} It takes None, True, False, a name ({names}), "
         "a mapping of tqdm's keyword arguments, a tqdm class, a callable that takes an event, or a list of these."
