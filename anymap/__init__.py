@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anymap._per_worker import PerWorker, per_worker
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._share import Shared, share
+    from anymap._task_progress import task_progress, track
     from anymap._worker_index import worker_index
 
 __version__ = "0.1.0"
@@ -64,6 +65,8 @@ __all__ = [
     "register",
     "share",
     "shutdown",
+    "task_progress",
+    "track",
     "worker_index",
 ]
 
@@ -89,6 +92,7 @@ _homes = {
     "_per_worker": ("PerWorker", "per_worker"),
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_share": ("Shared", "share"),
+    "_task_progress": ("task_progress", "track"),
     "_worker_index": ("worker_index",),
 }
 

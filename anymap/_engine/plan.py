@@ -77,6 +77,8 @@ class Plan:
     sinks: tuple[Sink, ...] = field(default=())
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting came from, by its name; for the sinks."""
     depth: int = 0
     """How many maps this one runs inside of."""
     show_items: bool = True
