@@ -242,7 +242,7 @@ class Flights:
             certain = dead is not None and mark.pid in dead
             blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
             if self.journal is not None:
-                self.journal.lose(chunk, str(lost), newly_dead)
+                self.journal.lose(chunk, blamed, str(lost), newly_dead)
             if blamed is not None:
                 self._enter_death(chunk, blamed, mark, lost)
 
@@ -352,7 +352,7 @@ class Flights:
         self._futures.pop(chunk)
         blamed = self.ledger.lose(chunk, mark.position, certain=True)
         if self.journal is not None:
-            self.journal.lose(chunk, "", {})
+            self.journal.lose(chunk, blamed, "", {})
         if blamed is not None:
             self._enter_death(chunk, blamed, mark, TimeoutError())
 
