@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from anymap._pool import AsyncResult, Pool
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._share import Shared, share
+    from anymap._task_progress import task_progress, track
     from anymap._worker_index import worker_index
 
 __version__ = "0.1.0"
@@ -75,6 +76,8 @@ __all__ = [
     "register",
     "share",
     "shutdown",
+    "task_progress",
+    "track",
     "using",
     "worker_index",
 ]
@@ -106,6 +109,7 @@ _homes = {
     "_pool": ("AsyncResult", "Pool"),
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_share": ("Shared", "share"),
+    "_task_progress": ("task_progress", "track"),
     "_worker_index": ("worker_index",),
 }
 

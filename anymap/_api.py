@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from anymap._engine.plan import OnError, Retry
+    from anymap._live import Engine
     from anymap.backends.base import Backend
     from anymap.progress import ProgressOption
 
@@ -31,7 +32,7 @@ ResultsOnly = Literal["raise", "skip", "group"]
 class Options(TypedDict, total=False):
     """The keywords of :func:`pmap` that have no say in what type it returns; explained there."""
 
-    backend: str | Backend | type[Backend] | None
+    backend: str | Backend | type[Backend] | Engine | None
     workers: int | str | None
     ordered: bool
     prefer: Literal["threads", "processes"] | None
@@ -158,7 +159,7 @@ def pmap(
     func: Callable[..., R],
     /,
     *iterables: Iterable[Any],
-    backend: str | Backend | type[Backend] | None = None,
+    backend: str | Backend | type[Backend] | Engine | None = None,
     workers: int | str | None = None,
     ordered: bool = True,
     lazy: bool = False,
@@ -194,8 +195,10 @@ def pmap(
         *iterables: What to map over. Read in the caller's thread, and only as fast as there is room; may be endless if
             ``lazy``.
         backend: Where to run: a name that :func:`available_backends` lists, such as ``"threads"``, or an instance with
-            options, such as ``Processes(start_method="fork")``. ``None``: what the user has set, else what is
-            preferred, else ``"processes"``.
+            options, such as ``Processes(start_method="fork")``; or an engine that you have already: a
+            ``concurrent.futures.Executor``, a ``distributed.Client``, a pool of ``multiprocessing`` or pathos. That
+            stays yours: it is never closed or changed. ``None``: what the user has set, else what is preferred, else
+            ``"processes"``.
         workers: How many items run at once: 1 or more; below 0 counted back from the CPUs this process may use, so -1
             is all of them and -2 all but one; or a share of them, as ``"50%"``. ``None``: what the user has set, else
             what suits the backend.
@@ -240,7 +243,7 @@ def pmap(
         ConfigError: An argument or a setting of the user's has a wrong type or value. It is a ``ValueError``, too.
         UnknownBackend: No backend has that name.
         BackendUnavailable: What the backend runs on is not installed; the message has the command that installs it.
-        BackendConnectionError: The engine cannot be reached.
+        BackendConnectionError: The engine cannot be reached, or takes no more work.
         UnsupportedOption: The backend cannot do what was asked; the message names those that can.
         NotPicklable: ``func``, an item or a result cannot be sent to another process; the message says which and why.
         WorkerLost: The worker that ran an item died, and the item was not to be tried again.

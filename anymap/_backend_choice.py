@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _cpus, _exceptions, _registry
+from anymap import _cpus, _exceptions, _live, _registry
 from anymap._config import checks
 from anymap._config.layers import NotPassedOn
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend
@@ -86,6 +86,8 @@ def made(config: Config, backend: Any) -> Backend:
         return _with_options(backend, config.options(backend.name))
     if isinstance(backend, Backend):
         return backend.fresh()
+    if (adopted := _live.adopt(backend)) is not None:
+        return adopted
     if isinstance(backend, NotPassedOn):
         raise ConfigError(f"{backend.what} exists in its own process alone: name a backend for maps inside of maps")
     raise ConfigError(f"backend must be a backend's name or an instance of one, not {_exceptions.safe_repr(backend)}")

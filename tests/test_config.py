@@ -216,6 +216,21 @@ def test_the_nearest_file_upwards_counts(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert value("workers") == workers
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[tool]\nanymap.workers = 3", "[tool.anymap.profiles]\n[tool.'anymap']\nworkers = 3", "tool.anymap.workers = 3"],
+)
+def test_the_table_of_a_project_is_found_however_it_is_written(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "project" / "pyproject.toml", text)
+    assert value("workers") == 3
+
+
+def test_a_project_that_only_mentions_the_name_has_no_table(tmp_path: Path) -> None:
+    write(tmp_path / "home" / ".config" / "anymap" / "anymap.toml", "workers = 1")
+    write(tmp_path / "project" / "pyproject.toml", "[tool.anymap-more]\nworkers = 3")
+    assert value("workers") == 1
+
+
 def test_a_file_that_is_named_comes_before_and_the_users_own_after(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

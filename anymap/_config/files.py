@@ -106,23 +106,28 @@ def _in_folder(folder: str) -> File | None:
 
 
 def _has_table(path: str) -> bool:
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         # To parse every project's file on the way would make its faults ours.
-        return re.search(r"^\s*\[\s*tool\s*\.\s*\"?anymap\b", file.read(), re.MULTILINE) is not None
+        mentioned = b"anymap" in file.read()
+    return mentioned and "anymap" in _parse(path)[1].get("tool", {})
 
 
 def _load(path: str, table: tuple[str, ...], *, trusted: bool) -> File:
+    text, data = _parse(path)
+    for name in table:
+        data = data.get(name, {})
+    return _Reader(path, text, table, trusted=trusted).read(data)
+
+
+def _parse(path: str) -> tuple[str, dict[str, Any]]:
     import tomllib  # noqa: PLC0415 - not where there is no file
 
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        data: Any = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{path} cannot be read: {exc}") from exc
-    for name in table:
-        data = data.get(name, {})
-    return _Reader(path, text, table, trusted=trusted).read(data)
 
 
 class _Reader:

@@ -90,3 +90,8 @@ class Plan:
     def show_items(self) -> bool:
         """An item's ``repr`` may stand in notes and messages."""
         return bool(self.config.value("show_items"))
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Where each setting came from, by its name; for the sinks."""
+        return {name: origin for name, (_, origin) in self.config.all().items()}

@@ -38,6 +38,10 @@ class Traits:
     """``kill`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
     sees_death: bool = True
     """The future of a task whose worker died ends with ``ChunkLost`` instead of staying open for ever."""
+    breaks: bool = False
+    """The engine does not survive its first dead worker: all futures end with ``ChunkLost``, then ``submit`` raises."""
+    borrowed: bool = False
+    """The engine is the user's, who uses it for other things too: nothing is changed in its workers."""
     carries: bool = False
     """Where ``remote``: the backend carries what :func:`anymap.share` made, once to each worker that needs it. Tasks
     come to it without, and it is in the ``left_out`` of their parcels. Elsewhere that goes by value."""
