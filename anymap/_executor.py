@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from anymap._live import Engine
     from anymap.backends.base import Backend
 
 P = ParamSpec("P")
@@ -60,7 +61,9 @@ class Executor(concurrent.futures.Executor):
 
     _is_finished_at_exit: ClassVar[bool] = True
 
-    def __init__(self, backend: str | Backend | type[Backend] | None = None, workers: int | str | None = None) -> None:
+    def __init__(
+        self, backend: str | Backend | type[Backend] | Engine | None = None, workers: int | str | None = None
+    ) -> None:
         self._plan = _make_plan(backend, workers)
         self._lock = threading.RLock()
         self._service: _Service | None = None
@@ -118,7 +121,7 @@ class Executor(concurrent.futures.Executor):
             self._service.end()
 
 
-def _make_plan(backend: str | Backend | type[Backend] | None, workers: int | str | None) -> Plan:
+def _make_plan(backend: str | Backend | type[Backend] | Engine | None, workers: int | str | None) -> Plan:
     options: dict[str, Any] = {**(pmap.__kwdefaults__ or {}), "backend": backend, "workers": workers, "progress": False}
     plan = make_plan(operator.call, ((),), **options)
     return replace(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anymap._engine.plan import Plan
+    from anymap._live import Engine
     from anymap.backends.base import Backend
 
 A = TypeVar("A")
@@ -63,7 +64,9 @@ class Pool:
         ConfigError: As for :func:`anymap.pmap`; so do ``UnknownBackend`` and ``BackendUnavailable``.
     """
 
-    def __init__(self, workers: int | str | None = None, backend: str | Backend | type[Backend] | None = None) -> None:
+    def __init__(
+        self, workers: int | str | None = None, backend: str | Backend | type[Backend] | Engine | None = None
+    ) -> None:
         self._workers = workers
         self._backend = backend
         self._executor = _Executor(backend, workers)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from concurrent.futures import CancelledError, Future, as_completed, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed, wait
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +231,15 @@ def test_inside_of_a_dask_task_it_leaves_its_place_to_the_calls(dask_cluster: st
 
     backend = anymap.backends.Dask(scheduler_file=dask_cluster)
     assert pmap(work, [2, 3], backend=backend, chunksize=1) == [4, 9]
+
+
+def test_it_sits_on_an_executor_of_the_users_as_well() -> None:
+    with ThreadPoolExecutor(2) as users:
+        with Executor(users) as executor:
+            assert list(executor.map(lambda x: (x, threading.current_thread().name[:18]), [1])) == [
+                (1, "ThreadPoolExecutor")
+            ]
+        assert users.submit(abs, -1).result(LONG) == 1
 
 
 def test_who_runs_the_program_says_where_calls_run(monkeypatch: pytest.MonkeyPatch) -> None:

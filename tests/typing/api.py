@@ -182,6 +182,8 @@ with anymap.Executor("threads", workers=2) as executor:
     assert_type(executor.submit(two, 1, b="a"), concurrent.futures.Future[bytes])
     assert_type(list(executor.map(two, ints, strings)), list[bytes])
 standard: concurrent.futures.Executor = anymap.Executor(Processes(start_method="fork"), "50%")
+anymap.Executor(concurrent.futures.ThreadPoolExecutor())
+anymap.Pool(backend=concurrent.futures.ThreadPoolExecutor())
 
 with anymap.Pool(2, backend="threads") as pool:
     assert_type(pool, anymap.Pool)
