@@ -81,12 +81,14 @@ class MapSpec(NamedTuple):
     """``None`` where nobody listens."""
     outer: Seat | None = None
     """Where memory is shared: the seat of whoever called the map, if he is himself inside of one."""
+    ambience: Any = None
+    """What items find around them; see ``_ambience``. ``None``: what is there."""
 
 
 class Seat:
     """A thread while it runs a task. Its index among the map's workers is only sought when it is asked for."""
 
-    __slots__ = ("board", "index", "leave", "offset", "outbox", "task")
+    __slots__ = ("board", "index", "kept", "leave", "offset", "outbox", "stream", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -96,6 +98,10 @@ class Seat:
         self.index: int | None = None
         self.outbox: Any = None
         """What was told and is still here; made when there is something."""
+        self.stream: tuple[int, Any] | None = None
+        """An item that has asked for its random numbers, and their generator."""
+        self.kept: dict[int, str] | None = None
+        """What items that failed have printed, by position, where it is kept."""
         self.leave: Callable[[], object] | None = None
         """To be called when the chunk has ended."""
 
@@ -105,6 +111,11 @@ class Seat:
             return None
         position = _board.read_position(self.board, self.offset)
         return self.task.start + position if 0 <= position < self.task.count else None
+
+    def keep_output(self, text: str) -> None:
+        """Keep what the running item has printed, for the answer."""
+        if (item := self.item()) is not None:
+            self.kept = {**(self.kept or {}), item - self.task.start: text}
 
     @property
     def spec(self) -> MapSpec:
@@ -136,6 +147,8 @@ class Answer(NamedTuple):
     """Why there is no answer: as a rule, because the function could not be loaded there."""
     told: Any = None
     """What the items told the map and nothing else has brought home; see ``_tell``."""
+    kept: dict[int, str] | None = None
+    """What items that failed have printed, by position, where it is kept."""
 
 
 class Task:
@@ -241,24 +254,28 @@ def _run(task: Task) -> Answer:
     if spec.parent:
         settle_in(spec.parent)
     try:
-        context = _context(task)
         with _inside(task) as taken:
-            return _with_what_was_told(_answer_or_end(task, context), taken)
+            if spec.ambience is not None:
+                spec.ambience.settle()
+            return _with_what_was_said(_answer_or_end(task, _context(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _exceptions.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, 0.0, _worker_name(spec), task.slot, broken)
 
 
-def _with_what_was_told(answer: Answer, taken: Seat) -> Answer:
-    return answer if taken.outbox is None else answer._replace(told=taken.outbox.empty())
+def _with_what_was_said(answer: Answer, taken: Seat) -> Answer:
+    if taken.outbox is None and taken.kept is None:
+        return answer
+    return answer._replace(told=taken.outbox and taken.outbox.empty(), kept=taken.kept)
 
 
 def _answer_in_memory(task: Task) -> Answer:
-    with _inside(task):
+    with _inside(task) as taken:
         ran = _run_rows(task, task.spec.function, task.rows, task.spec.board, task.slot)
-    return Answer(
+    answer = Answer(
         ran.done, ran.values, ran.failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot
     )
+    return _with_what_was_said(answer, taken)
 
 
 def _answer_or_end(task: Task, context: _Context) -> Answer:
@@ -325,8 +342,10 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
     from anymap import _heartbeat  # noqa: PLC0415 - what workers of this host do without, they need not import
 
     with _heartbeat.beating(task, board) as outbox:
-        if (taken := seat.get()) is not None:
-            taken.outbox = outbox
+        if outbox is not None and (taken := seat.get()) is not None:
+            earlier, taken.outbox = taken.outbox, outbox
+            for letter in earlier.empty() if earlier is not None else ():
+                outbox.put(letter)
         return _run_rows(task, context.func, rows, board, 0)
 
 
@@ -358,6 +377,14 @@ class _Ran(NamedTuple):
 
 
 def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
+    ambience = task.spec.ambience
+    if ambience is None:
+        return _run_each(task, func, rows, board, slot)
+    with ambience.inside():
+        return _run_each(task, ambience.around(func), rows, board, slot)
+
+
+def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
     """Run the rows one after another until the chunk, its time budget or the map ends."""
     star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
     offset = _board.item_offset(slot)

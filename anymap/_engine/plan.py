@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from anymap._errors import ConfigError
+from anymap._settings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +78,8 @@ class Plan:
     sinks: tuple[Sink, ...] = field(default=())
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    seed: int | None = None
+    surroundings: Surroundings = field(default_factory=Surroundings)
     depth: int = 0
     """How many maps this one runs inside of."""
     show_items: bool = True

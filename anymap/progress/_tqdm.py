@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 from anymap._errors import ConfigError
+from anymap.progress._above import guard_handlers, release_handlers
 from anymap.progress._where import in_notebook
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Bar(tqdm):  # type: ignore[misc]
     def _close(self) -> None:
         place = abs(self.pos)
         stays = self.leave or (self.leave is None and not place)
+        release_handlers(self)
         if place:
             # What stays is printed above all open bars; it must not be seen twice.
             self.clear(nolock=True)
@@ -178,6 +180,8 @@ def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | 
     bar = chosen(**{**told, **options})
     if not bar.disable:
         _adjust(bar)
+        if not bar.gui:
+            guard_handlers(bar)
     return bar
 
 
