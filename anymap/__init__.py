@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._rng import rng
     from anymap._share import Shared, share
+    from anymap._task_progress import task_progress, track
     from anymap._worker_index import worker_index
 
 __version__ = "0.1.0"
@@ -66,6 +67,8 @@ __all__ = [
     "rng",
     "share",
     "shutdown",
+    "task_progress",
+    "track",
     "worker_index",
 ]
 
@@ -92,6 +95,7 @@ _homes = {
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_rng": ("rng",),
     "_share": ("Shared", "share"),
+    "_task_progress": ("task_progress", "track"),
     "_worker_index": ("worker_index",),
 }
 

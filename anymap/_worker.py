@@ -79,6 +79,8 @@ class MapSpec(NamedTuple):
     processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
     tells: Tells | None = None
     """``None`` where nobody listens."""
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    """A function of ours that wraps the map's, out there."""
     outer: Seat | None = None
     """Where memory is shared: the seat of whoever called the map, if he is himself inside of one."""
     ambience: Any = None
@@ -88,7 +90,7 @@ class MapSpec(NamedTuple):
 class Seat:
     """A thread while it runs a task. Its index among the map's workers is only sought when it is asked for."""
 
-    __slots__ = ("board", "index", "kept", "leave", "offset", "outbox", "stream", "task")
+    __slots__ = ("board", "durations", "index", "kept", "leave", "offset", "outbox", "stream", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -96,6 +98,8 @@ class Seat:
         self.offset = 0
         """Where on the board it says at which item the chunk is."""
         self.index: int | None = None
+        self.durations: dict[int, float] = {}
+        """Seconds that each row took, by its position; empty where nobody wants to know."""
         self.outbox: Any = None
         """What was told and is still here; made when there is something."""
         self.stream: tuple[int, Any] | None = None
@@ -107,15 +111,15 @@ class Seat:
 
     def item(self) -> int | None:
         """Return which item of the map is being run, counted from 0; ``None``: just now none."""
-        if self.board is None:
-            return None
-        position = _board.read_position(self.board, self.offset)
+        position = self.position()
         return self.task.start + position if 0 <= position < self.task.count else None
+
+    def position(self) -> int:
+        return -1 if self.board is None else _board.read_position(self.board, self.offset)
 
     def keep_output(self, text: str) -> None:
         """Keep what the running item has printed, for the answer."""
-        if (item := self.item()) is not None:
-            self.kept = {**(self.kept or {}), item - self.task.start: text}
+        self.kept = {**(self.kept or {}), self.position(): text}
 
     @property
     def spec(self) -> MapSpec:
@@ -145,8 +149,12 @@ class Answer(NamedTuple):
     """The task's, so that an answer that was mixed up with another is found out."""
     broken: Any = None
     """Why there is no answer: as a rule, because the function could not be loaded there."""
-    told: Any = None
-    """What the items told the map and nothing else has brought home; see ``_tell``."""
+    slowest: int = 0
+    """The position of the row that took the longest."""
+    told: list[bytes] | None = None
+    """Letters of the items to their map that nothing else has brought home; see ``_tell``."""
+    durations: dict[int, float] | None = None
+    """Seconds that each row took, by its position, where somebody wants to know."""
     kept: dict[int, str] | None = None
     """What items that failed have printed, by position, where it is kept."""
 
@@ -257,25 +265,29 @@ def _run(task: Task) -> Answer:
         with _inside(task) as taken:
             if spec.ambience is not None:
                 spec.ambience.settle()
-            return _with_what_was_said(_answer_or_end(task, _context(task)), taken)
+            return _with_extras(_answer_or_end(task, _context(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _exceptions.encode(exc, cloudpickle_dumps)
-        return Answer(0, None, [], 0.0, 0.0, 0.0, _worker_name(spec), task.slot, broken)
+        return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
 
 
-def _with_what_was_said(answer: Answer, taken: Seat) -> Answer:
-    if taken.outbox is None and taken.kept is None:
+def _with_extras(answer: Answer, taken: Seat) -> Answer:
+    """Add to an answer what most are without."""
+    if taken.outbox is None and not taken.durations and taken.kept is None:
         return answer
-    return answer._replace(told=taken.outbox and taken.outbox.empty(), kept=taken.kept)
+    told = taken.outbox and taken.outbox.empty()
+    return answer._replace(told=told, durations=taken.durations or None, kept=taken.kept)
 
 
 def _answer_in_memory(task: Task) -> Answer:
     with _inside(task) as taken:
         ran = _run_rows(task, task.spec.function, task.rows, task.spec.board, task.slot)
-    answer = Answer(
-        ran.done, ran.values, ran.failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot
-    )
-    return _with_what_was_said(answer, taken)
+        return _with_extras(_made_of(task, ran, ran.values, ran.failures), taken)
+
+
+def _made_of(task: Task, ran: _Ran, values: Any, failures: list[tuple[int, Any, float]]) -> Answer:
+    worker = worker_name(task.spec)
+    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, worker, task.slot, slowest=ran.slowest)
 
 
 def _answer_or_end(task: Task, context: _Context) -> Answer:
@@ -332,7 +344,7 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked |
     failures = [(position, _exceptions.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
     failures += [(position, _exceptions.encode(exc, dumps), 0.0) for position, exc in refused.items()]
     values = _payload.spill(parcel, task.spec.spool)
-    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot)
+    return _made_of(task, ran, values, failures)
 
 
 def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _NotLoaded) -> _Ran:
@@ -373,6 +385,7 @@ class _Ran(NamedTuple):
     failures: list[tuple[int, Any, float]]
     seconds: float
     longest: float
+    slowest: int
     cpu: float
 
 
@@ -391,9 +404,11 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     _board.sign(board, slot)
     if (taken := seat.get()) is not None:
         taken.board, taken.offset = board, offset
+    if task.spec.around is not None:
+        func = task.spec.around(func)
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
-    longest = 0.0
+    longest, slowest = 0.0, 0
     cpu = time.thread_time()
     began = now = clock()
     end = began + task.budget if task.budget is not None else float("inf")
@@ -412,11 +427,11 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
             if task.spec.stop_on_error or isinstance(exc, MemoryError):
                 break
         before, now = now, clock()
-        if now - before > longest:  # noqa: PLR1730 - max() costs several times as much, for each item
-            longest = now - before
+        if now - before > longest:
+            longest, slowest = now - before, position
     # From here on no item is running, though the answer is still to be packed and sent.
     write_item(board, offset, task.count, now)
-    return _Ran(len(values), values, failures, clock() - began, longest, time.thread_time() - cpu)
+    return _Ran(len(values), values, failures, clock() - began, longest, slowest, time.thread_time() - cpu)
 
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
@@ -480,6 +495,11 @@ def _inside(task: Task) -> Iterator[Seat]:
             taken.leave()
 
 
+def serves() -> bool:
+    """Tell whether this process works for maps of another one."""
+    return bool(_contexts)
+
+
 def settle_in(parent: int) -> None:
     """Make this process a good worker of ``parent``, the first time it runs something for it."""
     global _settled  # noqa: PLW0603 - a fact about the process
@@ -492,7 +512,7 @@ def settle_in(parent: int) -> None:
     _watch.end_with(parent)
 
 
-def _worker_name(spec: MapSpec) -> str:
+def worker_name(spec: MapSpec) -> str:
     if spec.parent or spec.shares_memory:
         return str(os.getpid())
     import socket  # noqa: PLC0415 - as with _heartbeat

@@ -337,7 +337,7 @@ def test_a_source_that_waits_gets_its_last_row_worked_on() -> None:
 def test_a_source_that_waits_for_what_it_holds_up_is_spoken_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("anymap._engine.loop._STUCK_PULL", 0.0)
+    monkeypatch.setattr("anymap._engine.sources._STUCK", 0.0)
     gate = Gate(2)
 
     def source() -> Iterator[int]:

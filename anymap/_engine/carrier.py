@@ -13,11 +13,15 @@ from anymap._errors import NotPicklable
 from anymap._local import desk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anymap._engine.hearing import Hearing
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
     from anymap._worker import Answer, Task
     from anymap.backends.base import Channel, Traits
+
+    Around = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
@@ -47,15 +51,19 @@ class Carrier(Protocol):
         ...
 
 
-def make_carrier(plan: Plan, hearing: Hearing) -> Carrier:
-    """Return the carrier for the plan's backend, which is open."""
-    return InMemory(plan, hearing) if plan.backend.traits.shares_memory else InBytes(plan, hearing)
+def make_carrier(plan: Plan, hearing: Hearing, around: Around | None = None) -> Carrier:
+    """Return the carrier for the plan's backend, which is open.
+
+    Who listens to what tasks tell is in ``hearing``; ``around`` wraps the function where it runs.
+    """
+    make = InMemory if plan.backend.traits.shares_memory else InBytes
+    return make(plan, hearing, around)
 
 
 class InMemory:
     """For workers that are threads of this process: nothing is copied."""
 
-    def __init__(self, plan: Plan, hearing: Hearing) -> None:
+    def __init__(self, plan: Plan, hearing: Hearing, around: Around | None) -> None:
         self.board = _board.Board(None)
         self._spec = _worker.MapSpec(
             map_id="",
@@ -73,6 +81,7 @@ class InMemory:
             places=[None] * plan.backend.workers,
             tells=hearing.tells_in_memory(),
             ambience=_ambience.make(plan.backend, plan.surroundings, plan.seed),
+            around=around,
             outer=_worker.seat.get(),
         )
 
@@ -92,7 +101,7 @@ class InMemory:
 class InBytes:
     """For workers that are other processes, here or elsewhere."""
 
-    def __init__(self, plan: Plan, hearing: Hearing) -> None:
+    def __init__(self, plan: Plan, hearing: Hearing, around: Around | None) -> None:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
@@ -117,6 +126,7 @@ class InBytes:
             places=None if remote else plan.backend.workers,
             tells=tells,
             ambience=ambience,
+            around=around,
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:

@@ -12,33 +12,26 @@ import os
 import threading
 import time
 import weakref
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from anymap import _failures
-from anymap._engine.advice import advise
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
-from anymap._engine.hearing import Hearing
 from anymap._engine.landing import AsFinished, Batch, InOrder
+from anymap._engine.reporter import Reporter
 from anymap._engine.supervisor import Supervisor
-from anymap.progress import Advanced, Emitter, Finished, Started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from anymap._board import Mark
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
+    from anymap._engine.sources import Source
 
-_SLOW_PULL = 0.001
-"""Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
 _BLINK = 0.2
 """Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
 _SMALL_MAP = 0.02
 """Seconds that a map may last before there is a thread to look after it."""
-_STUCK_PULL = 10.0
-"""Seconds after which an input that keeps finished results waiting is worth a word."""
 _NO_WORKERS = 10.0
 """Seconds between two words on a backend that has no workers."""
 
@@ -50,28 +43,25 @@ class TooManyFailures(Exception):  # noqa: N818 - never reaches the user, who ge
 class Run:
     """The engine's side of one map. :meth:`batches` is the whole of its use."""
 
-    def __init__(self, plan: Plan, rows: Iterator[Any]) -> None:
+    def __init__(self, plan: Plan, source: Source) -> None:
         self.source_error: Exception | None = None
         """What the input raised."""
         self.failed: list[Exception] = []
         """What failed so far, in the order of arrival, where it is to be raised together."""
         self._plan = plan
-        self._rows = rows
+        self._source = source
         self._backend = plan.backend
-        self._hearing = Hearing(plan.listeners)
-        self._flights = Flights(plan, self._on_news, self._hearing)
+        self._flights = Flights(plan, self._on_news)
+        self._hearing = self._flights.hearing
+        self._reporter = Reporter(plan, self._flights)
         self._ledger = self._flights.ledger
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
         self._news = threading.Condition()
-        self._emitter = Emitter(plan.sinks)
         self._supervisor = Supervisor(self._tick)
-        self._workers = 1
         self._delivered = 0
         self._waiting = False
         self._has_news = False
-        self._slow = False
-        self._pulling_since: float | None = None
         self._manned = time.monotonic()
         self._error: Exception | None = None
         self._process = os.getpid()
@@ -83,11 +73,12 @@ class Run:
             self._open()
             while not self._over():
                 self._supervise_if_it_takes_long()
-                self._flights.fill(partial_chunks=self._slow)
+                self._flights.fill(partial_chunks=self._source.slow)
                 for batch in self._ready():
                     with self._meter.waited():
                         yield batch
                     self._delivered += len(batch.values)
+                self._reporter.tell_of_items()
                 self._raise_what_ends_the_map()
                 if not self._over() and not self._pull():
                     self._flights.fill(partial_chunks=True)
@@ -110,16 +101,8 @@ class Run:
     def _open(self) -> None:
         self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
-        self._flights.carrier = make_carrier(self._plan, self._hearing)
-        self._workers = self._flights.workers()
-        self._emitter.emit(
-            Started(
-                desc=self._plan.desc,
-                total=self._plan.total,
-                backend=self._backend.name,
-                workers=self._workers,
-            )
-        )
+        self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
+        self._reporter.start(self._flights.carrier, self._flights.workers())
         self._hearing.wake_by(self._supervisor.wake)
         if self._is_left_alone():
             self._supervisor.start()
@@ -129,7 +112,7 @@ class Run:
     def _is_left_alone(self) -> bool:
         """Tell whether this thread may be kept from looking after the map from the very first item on."""
         if self._backend.traits.inline:
-            return bool(self._emitter)
+            return bool(self._reporter)
         return self._plan.lazy or not self._plan.prompt
 
     def _over(self) -> bool:
@@ -165,6 +148,8 @@ class Run:
         with self._meter.packed():
             values, unloadable = carrier.values(answer)
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
+        if self._flights.journal is not None:
+            self._flights.journal.fail_to_load(chunk, unloadable, answer.worker)
         self._ledger.counts.failed += len(errors)
         for position, raised, seconds in answer.failures:
             if position not in arrival.again:
@@ -226,33 +211,18 @@ class Run:
 
     def _pull(self) -> bool:
         """Pull some rows, if there is room; return whether that changed anything."""
-        ledger = self._ledger
+        ledger, source = self._ledger, self._source
         if ledger.exhausted or (quantum := min(self._room(), self._flights.chunksize())) <= 0:
             return False
-        before = ledger.pulled
         try:
-            if self._plan.prompt:
-                ledger.stage(list(islice(self._rows, quantum)))
-            else:
-                self._pull_watchfully(quantum)
+            with self._meter.waited():
+                changed = source.pull(quantum, ledger.stage, self._flights.arrivals)
         except Exception as exc:  # noqa: BLE001 - the input is the user's; what it gave so far is still done
             self.source_error = exc
             ledger.exhausted = True
             return True
-        ledger.exhausted = ledger.pulled == before
-        return True
-
-    def _pull_watchfully(self, quantum: int) -> None:
-        """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
-        stage, arrivals, clock = self._ledger.stage, self._flights.arrivals, time.monotonic
-        with self._meter.waited():
-            self._pulling_since = began = clock()
-            for row in islice(self._rows, quantum):
-                stage((row,))
-                self._slow = clock() - began > _SLOW_PULL
-                if arrivals or self._slow:
-                    break
-            self._pulling_since = None
+        ledger.exhausted = source.ended
+        return changed
 
     def _room(self) -> int:
         held = self._ledger.pulled - (self._delivered if self._plan.lazy else self._ledger.counts.done)
@@ -308,26 +278,15 @@ class Run:
             marks = self._flights.marks()
             self._hearing.catch_up()
             self._flights.expire(marks)
-            self._speak_of_a_stuck_source()
+            if self._flights.arrivals:
+                self._source.speak_if_stuck()
             self._speak_of_missing_workers()
             if not self._backend.traits.inline:
                 self._flights.fill(partial_chunks=True)
-            if self._emitter:
-                self._emitter.emit(self._advanced(marks))
+            if self._reporter:
+                self._reporter.advance(marks)
         except Exception as exc:  # noqa: BLE001 - the iterating thread must hear of it
             self._flights.fail(exc)
-
-    def _speak_of_a_stuck_source(self) -> None:
-        """Say it where an input may be waiting for results that cannot be handed out before it goes on."""
-        since = self._pulling_since
-        if since is None or not self._flights.arrivals or time.monotonic() - since < _STUCK_PULL:
-            return
-        self._pulling_since = None
-        logging.getLogger("anymap").warning(
-            "the input of a map has given nothing for %d s, and finished results wait for it: if it needs those "
-            "results to go on, say by window= how many items it can give ahead of them",
-            _STUCK_PULL,
-        )
 
     def _speak_of_missing_workers(self) -> None:
         """Say every ten seconds that there is nobody to do the work; a cluster may get workers yet."""
@@ -339,18 +298,6 @@ class Run:
             logging.getLogger("anymap").warning(
                 "a map waits for workers: backend %r has none at the moment", self._backend.name
             )
-
-    def _advanced(self, marks: dict[Chunk, Mark]) -> Advanced:
-        under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if self._ledger.is_flying(chunk))
-        counts = self._ledger.counts
-        return Advanced(
-            done=counts.done + under_way,
-            failed=counts.failed,
-            retried=counts.retried,
-            lost=counts.lost,
-            total=self._flights.total(),
-            elapsed=self._meter.elapsed,
-        )
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -373,31 +320,7 @@ class Run:
                 carrier.close(clean=complete and not self._ledger.counts.lost)
             self._flights.fall_silent()
             self._flights.remember()
-            self._emitter.emit(self._finished(complete=complete))
-
-    def _finished(self, *, complete: bool) -> Finished:
-        counts, meter = self._ledger.counts, self._meter
-        advice = advise(meter.costs(), counts.done, self._workers) if self._may_be_advised(complete=complete) else None
-        return Finished(
-            done=counts.done,
-            failed=counts.failed,
-            retried=counts.retried,
-            lost=counts.lost,
-            total=self._flights.total(),
-            elapsed=meter.elapsed,
-            complete=complete,
-            start_up=meter.start_up or 0.0,
-            work=meter.work,
-            cpu=meter.cpu,
-            packing=meter.packing,
-            waiting=meter.waiting,
-            advice=advice.text if advice is not None else "",
-            gain=advice.factor if advice is not None else 1.0,
-        )
-
-    def _may_be_advised(self, *, complete: bool) -> bool:
-        # A map that lost a worker would have lost the program elsewhere.
-        return complete and not self._ledger.counts.lost and not self._backend.traits.inline
+            self._reporter.finish(complete=complete)
 
 
 _left_open: weakref.WeakSet[Run] = weakref.WeakSet()

@@ -80,6 +80,8 @@ class Plan:
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
     seed: int | None = None
     surroundings: Surroundings = field(default_factory=Surroundings)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting came from, by its name; for the sinks."""
     depth: int = 0
     """How many maps this one runs inside of."""
     show_items: bool = True
