@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
+
+from anymap import _forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["above_bars", "guard_handlers", "release_handlers"]
 
-_lock = threading.RLock()
+_lock = _forks.Lock()
 _guarded: list[logging.Handler] = []
-_bars: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -31,21 +30,19 @@ def above_bars() -> Iterator[None]:
         yield
 
 
-def guard_handlers(bar: object) -> None:
-    """From now on, have handlers that write to the terminal write above the bars; until ``bar`` is gone."""
+def guard_handlers() -> None:
+    """A bar has been opened: from now on, have handlers that write to the terminal write above it."""
     with _lock:
-        _bars.add(id(bar))
         for handler in _on_terminal():
             if "emit" not in vars(handler):
-                handler.emit = functools.partial(_emit_above, handler.emit)  # type: ignore[method-assign]
+                handler.emit = functools.partial(_emit_above, handler, handler.emit)  # type: ignore[method-assign]
                 _guarded.append(handler)
 
 
-def release_handlers(bar: object) -> None:
-    """The bar is gone. With the last one, handlers become again what they were."""
+def release_handlers() -> None:
+    """A bar has been closed. With the last one, handlers become again what they were."""
     with _lock:
-        _bars.discard(id(bar))
-        if _bars:
+        if _is_any_bar_open():
             return
         while _guarded:
             handler = _guarded.pop()
@@ -53,16 +50,40 @@ def release_handlers(bar: object) -> None:
                 del handler.emit
 
 
+def _is_any_bar_open() -> bool:
+    lines, displays = sys.modules.get("anymap.progress._tqdm"), sys.modules.get("anymap.progress._rich")
+    if displays is not None and displays._displays:
+        return True
+    return lines is not None and any(isinstance(bar, lines.Bar) and not bar.disable for bar in lines.Bar._instances)
+
+
 def _is_guard(emit: Any) -> bool:
     return isinstance(emit, functools.partial) and emit.func is _emit_above
 
 
-def _emit_above(emit: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
-    with above_bars():
+def _emit_above(
+    handler: logging.StreamHandler[Any], emit: Callable[[logging.LogRecord], None], record: logging.LogRecord
+) -> None:
+    with above_bars(), _through_rich(handler):
         emit(record)
 
 
-def _on_terminal() -> Iterator[logging.Handler]:
+@contextlib.contextmanager
+def _through_rich(handler: logging.StreamHandler[Any]) -> Iterator[None]:
+    """Where rich has put something in the place of the stream that the handler holds, write to that."""
+    held = handler.stream
+    stands_in = [now for now in (sys.stdout, sys.stderr) if getattr(now, "rich_proxied_file", None) is held]
+    if not stands_in:
+        yield
+        return
+    handler.stream = stands_in[0]
+    try:
+        yield
+    finally:
+        handler.stream = held
+
+
+def _on_terminal() -> Iterator[logging.StreamHandler[Any]]:
     """Yield the handlers, of whatever logger, that write where bars are drawn."""
     loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
     handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
@@ -80,13 +101,3 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
         return False
-
-
-def _in_child() -> None:
-    # The bars are the parent's.
-    _bars.clear()
-    release_handlers(None)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

@@ -117,7 +117,7 @@ class BarSink:
         if bar is not None:
             # Else it draws itself once more when it is collected.
             bar.disable = True
-            release_handlers(bar)
+            release_handlers()
 
 
 def _elapsed(event: Event) -> float:

@@ -87,11 +87,11 @@ class Bar(tqdm):  # type: ignore[misc]
     def _close(self) -> None:
         place = abs(self.pos)
         stays = self.leave or (self.leave is None and not place)
-        release_handlers(self)
         if place:
             # What stays is printed above all open bars; it must not be seen twice.
             self.clear(nolock=True)
         super().close()
+        release_handlers()
         if stays and not self.gui:
             _close_ranks(place)
 
@@ -113,6 +113,7 @@ def _in_child() -> None:
         bar.disable = True
         tqdm._instances.discard(bar)
     _LOCK.release()
+    release_handlers()
 
 
 if hasattr(os, "register_at_fork"):
@@ -181,7 +182,7 @@ def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | 
     if not bar.disable:
         _adjust(bar)
         if not bar.gui:
-            guard_handlers(bar)
+            guard_handlers()
     return bar
 
 
