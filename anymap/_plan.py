@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _config, _cpus, _exceptions, _registry
+from anymap import _config, _cpus, _exceptions, _registry, _report, _settings
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend, UnsupportedOption
 from anymap._worker import depth
@@ -37,7 +37,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
     for position, iterable in enumerate(iterables, start=1):
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
-    settings = _config.current()
+    settings, surroundings = _config.current(), _settings.current()
     outer = depth.get()
     backend = _choose_backend(settings, options["backend"], options["prefer"], options["require"], outer)
     plan = Plan(
@@ -57,6 +57,9 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         total=_total(options["total"], iterables),
         desc=_text("desc", options["desc"]),
         sinks=tuple(_sinks(settings, options["progress"], outer)),
+        seed=_seed(options["seed"]),
+        surroundings=surroundings,
+        listeners=_report.listeners(backend.name, surroundings),
         depth=outer,
         show_items=_shows_items(settings),
     )
@@ -132,6 +135,10 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
         choices = ", ".join(map(repr, allowed))
         raise ConfigError(f"{name} must be one of {choices}, not {value!r}")
     return value
+
+
+def _seed(value: Any) -> int | None:
+    return None if value is None else _whole("seed", value)
 
 
 def _flag(name: str, value: Any) -> bool:

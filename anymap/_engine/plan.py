@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from anymap._errors import ConfigError
+from anymap._settings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +78,8 @@ class Plan:
     sinks: tuple[Sink, ...] = field(default=())
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    seed: int | None = None
+    surroundings: Surroundings = field(default_factory=Surroundings)
     settings: Mapping[str, str] = field(default_factory=dict)
     """Where each setting came from, by its name; for the sinks."""
     depth: int = 0
