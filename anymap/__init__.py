@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anymap import backends
+    from anymap import backends, logs
     from anymap._api import pmap
     from anymap._config.explain import explain
     from anymap._config.settings import Settings
@@ -72,6 +72,7 @@ __all__ = [
     "configure",
     "explain",
     "failure",
+    "logs",
     "per_worker",
     "pmap",
     "register",
