@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.pool
 import os
 import subprocess
 import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import loky
 import pytest
 
 import anymap
+from anymap import _live, pmap
 from anymap.backends import Dask
-from anymap.testing import BackendSuite, PromiseBroken, examine
+from anymap.testing import BackendSuite, Outcome, PromiseBroken, examine
+from anymap.testing.suite import all_promises
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from anymap.backends import Backend
 
@@ -31,6 +40,7 @@ IN_MEMORY = {
 }
 KILLS = {"kill ends a worker and its task is lost", "kill is not blamed on other tasks"}
 DEATHS = {"a task whose worker dies is lost", "a death costs the item that ran and no other"}
+SURVIVAL = {"a death costs the item that ran and no other"}
 STUCK = {"a task that was given up harms no other"}
 DEADLINES = {"an item that is stuck ends at its deadline"}
 AT_ONCE = {
@@ -42,16 +52,23 @@ AT_ONCE = {
     "items that were queued when the map was left never run",
     "leaving does not wait for running items",
 }
+BREAKS = {"a death that breaks the engine ends the map and is told by its item"}
 FILES = {"workers reach the files of this host unless remote is declared"}
 EXCUSED = {
-    "TestSerial": IN_MEMORY | KILLS | DEATHS | STUCK | DEADLINES | AT_ONCE,
-    "TestThreads": IN_MEMORY | KILLS | DEATHS,
-    "TestProcesses": STUCK,
-    "TestForks": STUCK,
-    "TestPathos": STUCK,
-    "TestJoblib": STUCK,
-    "TestDask": KILLS | FILES,
-    "TestDaskOfItsOwn": STUCK,
+    "TestSerial": BREAKS | IN_MEMORY | KILLS | DEATHS | STUCK | DEADLINES | AT_ONCE,
+    "TestThreads": BREAKS | IN_MEMORY | KILLS | DEATHS,
+    "TestProcesses": BREAKS | STUCK,
+    "TestForks": BREAKS | STUCK,
+    "TestPathos": BREAKS | STUCK,
+    "TestJoblib": BREAKS | STUCK,
+    "TestDask": BREAKS | KILLS | FILES,
+    "TestDaskOfItsOwn": BREAKS | STUCK,
+    "TestThreadPoolExecutor": BREAKS | IN_MEMORY | KILLS | DEATHS,
+    "TestProcessPoolExecutor": KILLS | SURVIVAL,
+    "TestLoky": KILLS | SURVIVAL,
+    "TestAnyExecutor": BREAKS | KILLS | DEATHS | DEADLINES | FILES,
+    "TestThreadPool": BREAKS | IN_MEMORY | KILLS | DEATHS,
+    "TestPool": BREAKS | KILLS,
 }
 """The promises that cannot apply to a backend. All others must."""
 
@@ -112,6 +129,75 @@ class TestDaskOfItsOwn(BackendSuite):
     backend = "dask"
 
 
+# --- live engines -----------------------------------------------------------------------------------------------------
+
+
+class Foreign(Executor):
+    """One that nobody knows, and that says nothing of itself."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadPoolExecutor(2)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._inner.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._inner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@pytest.mark.full
+class LiveSuite(BackendSuite):
+    @pytest.fixture(autouse=True)
+    def backend_on_an_engine(self) -> Iterator[None]:
+        with self.engine() as engine:
+            # An executor may start its workers when it has something for them to do.
+            pmap(abs, range(20), backend=engine, chunksize=1)
+            adopted = _live.adopt(engine)
+            assert adopted is not None
+            self.backend = adopted
+            yield
+
+    def engine(self) -> AbstractContextManager[Any]:
+        raise NotImplementedError
+
+
+class TestThreadPoolExecutor(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return ThreadPoolExecutor(2)
+
+
+class TestProcessPoolExecutor(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+
+
+@pytest.fixture(scope="class")
+def no_worker_of_loky_left() -> Iterator[None]:
+    yield
+    loky.get_reusable_executor(2).shutdown(kill_workers=True)
+
+
+@pytest.mark.usefixtures("no_worker_of_loky_left")
+class TestLoky(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return nullcontext(loky.get_reusable_executor(2, timeout=60))
+
+
+class TestAnyExecutor(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return Foreign()
+
+
+class TestThreadPool(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return multiprocessing.pool.ThreadPool(2)
+
+
+class TestPool(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return multiprocessing.get_context("fork").Pool(2)
+
+
 # --- a package of a third party ---------------------------------------------------------------------------------------
 
 
@@ -151,7 +237,7 @@ class TestToy(BackendSuite):
 """)
     outcomes = run_pytest([str(exam)], tmp_path, plugged_in)["TestToy"]
     assert {test for test, outcome in outcomes.items() if outcome == "failure"} == set()
-    assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(STUCK)
+    assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(STUCK | BREAKS)
     assert len(outcomes) == len(examine("serial").outcomes)
 
 
@@ -202,7 +288,9 @@ def bad_results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 @pytest.mark.timeout(400)
 def test_a_good_backend_passes_beside_the_bad_ones(bad_results: dict[str, dict[str, str]]) -> None:
     outcomes = bad_results["TestGood"]
-    assert {test for test, outcome in outcomes.items() if outcome != "passed"} == as_tests(IN_MEMORY | KILLS | DEATHS)
+    assert {test for test, outcome in outcomes.items() if outcome != "passed"} == as_tests(
+        IN_MEMORY | KILLS | DEATHS | BREAKS
+    )
 
 
 @pytest.mark.full
@@ -247,6 +335,12 @@ def test_a_report_counts_the_promises() -> None:
     assert set(report.not_applicable) == EXCUSED["TestSerial"]
     kept, excused = len(report.kept), len(report.not_applicable)
     assert str(report).endswith(f"\n{kept + excused} promises: {kept} kept, 0 broken, {excused} not applicable")
+
+
+def test_each_outcome_is_told_as_it_comes() -> None:
+    told: list[Outcome] = []
+    assert examine("serial", tell=told.append).outcomes == tuple(told)
+    assert [outcome.promise for outcome in told] == all_promises()
 
 
 @pytest.mark.serial

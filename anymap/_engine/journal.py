@@ -59,10 +59,9 @@ class _Died:
 
 @dataclass(slots=True)
 class _Lost:
-    """A chunk that was lost, and its worker."""
+    """Items that may have run in vain, and the workers that were lost with them."""
 
-    chunk: Chunk
-    at: float
+    indexes: tuple[int, ...]
     workers: tuple[WorkerLost, ...]
 
 
@@ -100,13 +99,17 @@ class Journal:
         """Note that an item's attempt ended without an answer."""
         self._noted.append(_Died(index, self._meter.elapsed, error, attempts, seconds, worker, is_final))
 
-    def lose(self, chunk: Chunk, cause: str, dead: Mapping[int, int | None] | None) -> None:
-        """Note that a chunk was lost, with the workers that nobody has heard of yet as dead; ``None``: unknown."""
+    def lose(self, chunk: Chunk, blamed: int | None, cause: str, dead: Mapping[int, int | None] | None) -> None:
+        """Note that a chunk was lost; of the row at ``blamed`` it is still to be said how it ended.
+
+        ``dead``: the workers that nobody has heard of yet as dead; ``None``: who died is not known.
+        """
         at = self._meter.elapsed
         known: Iterable[tuple[str | None, int | None]]
         known = [(None, None)] if dead is None else [(str(pid), code) for pid, code in dead.items()]
         workers = tuple(WorkerLost(worker=worker, exitcode=code, cause=cause, elapsed=at) for worker, code in known)
-        self._noted.append(_Lost(chunk, at, workers))
+        rest = tuple(index for index in chunk.indexes if blamed is None or index != chunk.start + blamed)
+        self._noted.append(_Lost(rest, workers))
 
     def fail_to_load(self, chunk: Chunk, errors: Mapping[int, Exception], worker: str) -> None:
         """Note that results are of no use here."""
@@ -145,8 +148,8 @@ class Journal:
                 self._end(noted.index)
                 yield from _died(noted)
             case _Lost():
-                for position in range(len(noted.chunk)):
-                    self._end(noted.chunk.start + position)
+                for index in noted.indexes:
+                    self._end(index)
                 yield from noted.workers
 
     def _news_of(self, worker: str, at: float) -> Iterator[Event]:

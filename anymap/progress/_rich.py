@@ -114,6 +114,7 @@ class _Display:
 
     def remove(self, task: TaskID) -> None:
         self._progress.remove_task(task)
+        self._progress.refresh()
 
     def leave(self) -> None:
         with _lock:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import Pool, ThreadPool
 from typing import Literal, assert_type
 
 import anymap
@@ -121,9 +123,32 @@ plain: Iterator[str] = pmap(one, ints, lazy=True)
 pmap(one, ints, backend="threads", workers=2, ordered=False, prefer="threads", require="shared_memory")
 pmap(one, ints, backend=Processes(start_method="fork"), workers="50%", ordered=True, prefer=None, require=None)
 pmap(one, ints, backend=Threads, workers=None, prefer="processes")
+pmap(one, ints, backend=ThreadPoolExecutor(2), workers=1)
+pmap(one, ints, backend=ProcessPoolExecutor())
+pmap(one, ints, backend=Pool(2))
+pmap(one, ints, backend=ThreadPool(2))
 pmap(one, ints, desc="ones", total=2, max_failures="5%", retries=3, timeout=1.5, chunksize=10, window=100)
 pmap(one, ints, desc=None, total=None, max_failures=3, retries=Retry(3, backoff=0.5), timeout=1)
 pmap(one, ints, max_failures=None, timeout=None, chunksize=None, window=None)
+
+
+class Cluster:
+    """As a type checker sees a ``distributed.Client``."""
+
+    def submit(self, func: Callable[..., object], *args: object, key: str | None = None) -> object: ...
+    def scheduler_info(self, n_workers: int = 5, **kwargs: object) -> dict[str, object]: ...
+
+
+class Farm:
+    """As it sees a pool of pathos."""
+
+    def imap(self, f: Callable[..., object], *args: object, **kwds: object) -> Iterator[object]: ...
+
+
+def on_an_engine(executor: Executor, cluster: Cluster, farm: Farm) -> None:
+    assert_type(pmap(one, ints, backend=executor), list[str])
+    assert_type(pmap(one, ints, backend=cluster, lazy=True), MapIterator[str])
+    assert_type(pmap(one, ints, backend=farm), list[str])
 
 
 def show(event: Event) -> None:
