@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _backend_choice, _exceptions, _log_file, _report
+from anymap import _backend_choice, _exceptions, _report
 from anymap._config import checks, layers, settings
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import ConfigError, UnsupportedOption
+from anymap._surroundings import Surroundings
 from anymap.progress import resolve
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     config = layers.current()
-    if config.inherited is None:
-        _log_file.hold(config.said("log_file"))
+    _open_log_file(config)
     backend = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
         func=func,
@@ -54,7 +54,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         desc=checks.text("desc", options["desc"]),
         sinks=tuple(_sinks(config, options["progress"])),
         seed=_asked_or_set(config, "seed", options),
-        listeners=_report.listeners(backend.name, config.surroundings),
+        listeners=_report.listeners(backend.name, Surroundings.of(config)),
         config=config,
     )
     _check_timeout(plan)
@@ -82,6 +82,18 @@ def _sinks(config: Config, asked: Any) -> list[Sink]:
         return resolve(said.value)
     except ConfigError as exc:
         raise ConfigError(f"{said.origin}: {exc}") from None
+
+
+def _open_log_file(config: Config) -> None:
+    said = config.said("log_file")
+    if said is None or config.inherited is not None:
+        return
+    from anymap import logs  # noqa: PLC0415 - only wanted by few
+
+    try:
+        logs.add_to_root(said.value)
+    except ConfigError as exc:
+        raise ConfigError(f"{said.origin}: log_file: {exc}") from None
 
 
 def _is_container(iterable: Any) -> bool:

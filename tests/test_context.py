@@ -26,7 +26,6 @@ def read(_: object) -> str | None:
 
 @pytest.fixture
 def travels() -> Iterator[None]:
-    # Not by the environment, for which other workers would have to be started.
     with using(context=[WANTED]):
         yield
 

@@ -281,7 +281,7 @@ def loaded() -> Any:
 
 @pytest.mark.parametrize("own", [*OWN_WORKERS[:2]], indirect=True)
 def test_when_switched_off_nothing_is_forwarded(own: Backend) -> None:
-    with using(logs="off"), listening("work") as seen:
+    with listening("work") as seen, using(logs="off"):
         pmap(logs, range(2), backend=own, workers=1)
     assert seen.lines == []
 

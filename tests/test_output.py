@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from anymap.backends.base import Backend
 
-    Setting = Callable[..., object]
+    Setting = Callable[..., None]
 
 
 @pytest.fixture
 def setting() -> Iterator[Setting]:
-    """Set the settings. Not by the environment, for which other workers would have to be started."""
+    """Set settings, for the length of a test."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(using(**settings))
 
@@ -51,12 +51,10 @@ def test_forwarded_output_is_printed_here_in_whole_lines(
 def test_a_prefix_tells_whose_line_it_is(
     backend: Backend, setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setting(output="forward", output_prefix="[{item} {backend}] ")
+    setting(output="forward", output_prefix="[{item} {backend}]")
     pmap(print, ["one", "two\nlines"], backend=backend, workers=1)
     name = backend.name
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("[1 ")] == [f"[1 {name}] two", f"[1 {name}] lines"]
-    assert [line for line in lines if not line.startswith("[1 ")] == [f"[0 {name}] one"]
+    assert capsys.readouterr().out == f"[0 {name}] one\n[1 {name}] two\n[1 {name}] lines\n"
 
 
 def test_a_line_comes_while_the_item_runs(backend: Backend, setting: Setting, tmp_path: Path) -> None:

@@ -16,13 +16,12 @@ itself it stands above what the file says outside of it. Inside of a map, what i
 from __future__ import annotations
 
 import pickle
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._config import files, variables
 from anymap._config.checks import did_you_mean
 from anymap._config.scope import Inherited, Scope, around, scope
-from anymap._config.settings import OF_INNER_MAPS, OF_THE_OUTERMOST, SETTINGS, Surroundings
+from anymap._config.settings import OF_INNER_MAPS, OF_THE_OUTERMOST, SETTINGS
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
 
@@ -55,11 +54,6 @@ class Config:
     def force_backend(self) -> Value | None:
         """What beats every other choice of a backend, in any program."""
         return self._layer.get("force_backend")
-
-    @cached_property
-    def surroundings(self) -> Surroundings:
-        """What workers take over of what is around the call."""
-        return Surroundings(*(self.value(name) for name in Surroundings._fields))
 
     def options(self, backend: str) -> Layer:
         """Return what is said of a backend, by the names of its options."""

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anymap._config.layers import Config
-    from anymap._config.settings import Surroundings
     from anymap._letters import Told
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
@@ -97,7 +96,3 @@ class Plan:
     def settings(self) -> Mapping[str, str]:
         """Where each setting came from, by its name; for the sinks."""
         return {name: origin for name, (_, origin) in self.config.all().items()}
-
-    @property
-    def surroundings(self) -> Surroundings:
-        return self.config.surroundings
