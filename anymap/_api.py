@@ -211,9 +211,9 @@ def pmap(
         require: ``"shared_memory"``, where ``func`` has to see or change the caller's own objects. If the backend that
             was chosen cannot give it, the map warns and runs in threads.
         progress: What is shown. ``None``: a bar for the outermost map on a terminal or in a notebook, once it has
-            lasted half a second; ``True`` or ``False``; ``"bar"``, ``"log"`` or ``"none"``; keyword arguments of tqdm's
-            in a mapping; a tqdm class; anything callable that takes an event; or a list of these. See
-            :func:`anymap.progress.resolve`.
+            lasted half a second; ``True`` or ``False``; ``"bar"``, ``"rich"``, ``"log"``, ``"jsonl:PATH"`` or ``"off"``;
+            keyword arguments of tqdm's in a mapping; a tqdm class; anything callable that takes an event; or a list of
+            these. See :func:`anymap.progress.resolve`.
         desc: What the bar and the log call this map.
         total: How many items to expect, for the bar and for ``max_failures``, where the iterables do not tell.
         on_error: What becomes of an item whose call raises.

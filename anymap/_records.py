@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RECORD, WARNING = "record", "warning"
 """The topics that workers tell of."""
+LOGGED = "logged"
+"""The topic of records that are logged in the caller's own process, for who wants to know of them."""
 
 FIELDS = ("anymap_item", "anymap_backend", "anymap_worker", "anymap_host")
 WRITTEN = "anymap_written"
@@ -301,6 +303,8 @@ def annotate_in_memory() -> None:
     if _annotating:
         return
     _annotating = True
+    from anymap import _tell  # noqa: PLC0415 - as in the handler
+
     make = logging.getLogRecordFactory()
 
     def make_annotated(*args: Any, **options: Any) -> logging.LogRecord:
@@ -308,6 +312,7 @@ def annotate_in_memory() -> None:
         place = seat.get()
         if place is not None and place.spec.shares_memory:
             annotate(record, place.item(), _backend(place), os.getpid(), _letters.host())
+            _tell.tell(LOGGED, record)
         return record
 
     logging.setLogRecordFactory(make_annotated)

@@ -35,7 +35,11 @@ def listeners(backend: str, surroundings: Surroundings) -> dict[str, Callable[[T
 
 
 def _handle_record(told: Told, backend: str) -> None:
-    """Hand a worker's record to the logger of its name."""
+    handle(record_of(told, backend))
+
+
+def record_of(told: Told, backend: str) -> logging.LogRecord:
+    """Put together what a worker has logged."""
     parts = told.message
     extra = parts.pop("extra")
     record = logging.makeLogRecord(parts)
@@ -46,10 +50,11 @@ def _handle_record(told: Told, backend: str) -> None:
             setattr(record, name, pickle.loads(packed))
     if parts.get(FIELDS[0]) is None:
         annotate(record, told.item, backend, told.pid, told.host)
-    _handle(record)
+    return record
 
 
-def _handle(record: logging.LogRecord) -> None:
+def handle(record: logging.LogRecord) -> None:
+    """Hand a record to the logger of its name."""
     logger = logging.getLogger(record.name)
     if not logger.isEnabledFor(record.levelno):
         return
@@ -71,7 +76,7 @@ def _handle_warning(told: Told, backend: str) -> None:
     shown = warnings.formatwarning(Warning(text), kind, filename, lineno, line)
     record = logging.LogRecord("py.warnings", logging.WARNING, filename, lineno, "%s", (shown,), None)
     annotate(record, told.item, backend, told.pid, told.host)
-    _handle(record)
+    handle(record)
 
 
 def _print_output(told: Told, backend: str, prefix: str) -> None:
