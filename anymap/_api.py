@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     chunksize: int | None
     window: int | None
+    seed: int | None
 
 
 class ToList(Options, total=False):
@@ -174,6 +175,7 @@ def pmap(
     timeout: float | None = None,
     chunksize: int | None = None,
     window: int | None = None,
+    seed: int | None = None,
 ) -> Any:
     """Apply ``func`` to every item, on whatever backend the caller or the user has chosen.
 
@@ -234,6 +236,8 @@ def pmap(
         chunksize: How many items travel together, 1 or more. ``None``: as measured while the map runs.
         window: How many items may be under way, 1 or more; if ``lazy``, items whose results wait to be taken count too,
             so that the input is never read further ahead than this. ``None``: two chunks for each worker.
+        seed: Gives each item a stream of random numbers of its own, which :func:`rng` returns: the same on any backend;
+            0 or more. ``None``: nobody seeds them.
 
     Returns:
         A list, or a :class:`MapIterator` if ``lazy``.

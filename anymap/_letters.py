@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ITEM, TASK = "item", "task"
+"""The topics of ours: an item begins; how far a task inside of one is."""
 DROPPED = ""
 """The topic of a letter that says how many letters of which topic were dropped."""
 BUNDLE = b"L"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _backend_choice, _exceptions
+from anymap import _backend_choice, _exceptions, _log_file, _report
 from anymap._config import checks, layers, settings
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import ConfigError, UnsupportedOption
@@ -33,6 +33,8 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     config = layers.current()
+    if config.inherited is None:
+        _log_file.hold(config.said("log_file"))
     backend = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
         func=func,
@@ -51,6 +53,8 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         total=_total(options["total"], iterables),
         desc=checks.text("desc", options["desc"]),
         sinks=tuple(_sinks(config, options["progress"])),
+        seed=_asked_or_set(config, "seed", options),
+        listeners=_report.listeners(backend.name, config.surroundings),
         config=config,
     )
     _check_timeout(plan)

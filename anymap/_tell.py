@@ -25,7 +25,7 @@ _WHOLE = min(getattr(select, "PIPE_BUF", 512), 4096)
 _KEPT_PIPES = 4
 
 
-def tell(topic: str, message: Any, *, patience: float = 1.0) -> bool:
+def tell(topic: str, message: Any, *, patience: float = 1.0, place: Seat | None = None) -> bool:
     """Tell the map that this code runs in; return whether anybody there listens, and it is on its way.
 
     ``message`` is a plain value, which can be pickled: it reaches the listeners of ``topic`` with the item's index, the
@@ -34,10 +34,10 @@ def tell(topic: str, message: Any, *, patience: float = 1.0) -> bool:
 
     ``patience`` is how many seconds to wait at most where the caller's side is slower than the workers. What does
     not get through then is dropped; the map counts it and says so, unless ``patience`` is 0: that is for what a later
-    message makes good. Raises nothing.
+    message makes good. ``place``: one that :func:`find` has found before. Raises nothing.
     """
     try:
-        place = find(topic)
+        place = place or find(topic)
         return place is not None and send(place, topic, message, patience=patience)
     except Exception:  # noqa: BLE001 - it is not the user's concern
         return False

@@ -78,14 +78,18 @@ class MapSpec(NamedTuple):
     processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
     tells: Tells | None = None
     """``None`` where nobody listens."""
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    """A function of ours that wraps the map's, out there."""
     outer: Seat | None = None
     """Where memory is shared: the seat of whoever called the map, if he is himself inside of one."""
+    ambience: Any = None
+    """What items find around them; see ``_ambience``. ``None``: what is there."""
 
 
 class Seat:
     """A thread while it runs a task. Its index among the map's workers is only sought when it is asked for."""
 
-    __slots__ = ("board", "index", "leave", "offset", "outbox", "task")
+    __slots__ = ("board", "durations", "index", "kept", "leave", "offset", "outbox", "stream", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -93,17 +97,28 @@ class Seat:
         self.offset = 0
         """Where on the board it says at which item the chunk is."""
         self.index: int | None = None
+        self.durations: dict[int, float] = {}
+        """Seconds that each row took, by its position; empty where nobody wants to know."""
         self.outbox: Any = None
         """What was told and is still here; made when there is something."""
+        self.stream: tuple[int, Any] | None = None
+        """An item that has asked for its random numbers, and their generator."""
+        self.kept: dict[int, str] | None = None
+        """What items that failed have printed, by position, where it is kept."""
         self.leave: Callable[[], object] | None = None
         """To be called when the chunk has ended."""
 
     def item(self) -> int | None:
         """Return which item of the map is being run, counted from 0; ``None``: just now none."""
-        if self.board is None:
-            return None
-        position = _board.read_position(self.board, self.offset)
+        position = self.position()
         return self.task.start + position if 0 <= position < self.task.count else None
+
+    def position(self) -> int:
+        return -1 if self.board is None else _board.read_position(self.board, self.offset)
+
+    def keep_output(self, text: str) -> None:
+        """Keep what the running item has printed, for the answer."""
+        self.kept = {**(self.kept or {}), self.position(): text}
 
     @property
     def spec(self) -> MapSpec:
@@ -133,8 +148,14 @@ class Answer(NamedTuple):
     """The task's, so that an answer that was mixed up with another is found out."""
     broken: Any = None
     """Why there is no answer: as a rule, because the function could not be loaded there."""
-    told: Any = None
-    """What the items told the map and nothing else has brought home; see ``_tell``."""
+    slowest: int = 0
+    """The position of the row that took the longest."""
+    told: list[bytes] | None = None
+    """Letters of the items to their map that nothing else has brought home; see ``_tell``."""
+    durations: dict[int, float] | None = None
+    """Seconds that each row took, by its position, where somebody wants to know."""
+    kept: dict[int, str] | None = None
+    """What items that failed have printed, by position, where it is kept."""
 
 
 class Task:
@@ -247,24 +268,32 @@ def _run(task: Task) -> Answer:
     if spec.parent:
         settle_in(spec.parent)
     try:
-        context = _context(task)
         with _inside(task) as taken:
-            return _with_what_was_told(_answer_or_end(task, context), taken)
+            if spec.ambience is not None:
+                spec.ambience.settle()
+            return _with_extras(_answer_or_end(task, _context(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _exceptions.encode(exc, cloudpickle_dumps)
-        return Answer(0, None, [], 0.0, 0.0, 0.0, _worker_name(spec), task.slot, broken)
+        return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
 
 
-def _with_what_was_told(answer: Answer, taken: Seat) -> Answer:
-    return answer if taken.outbox is None else answer._replace(told=taken.outbox.empty())
+def _with_extras(answer: Answer, taken: Seat) -> Answer:
+    """Add to an answer what most are without."""
+    if taken.outbox is None and not taken.durations and taken.kept is None:
+        return answer
+    told = taken.outbox and taken.outbox.empty()
+    return answer._replace(told=told, durations=taken.durations or None, kept=taken.kept)
 
 
 def _answer_in_memory(task: Task) -> Answer:
-    with _inside(task):
+    with _inside(task) as taken:
         ran = _run_rows(task, task.spec.function, task.rows, task.spec.board, task.slot)
-    return Answer(
-        ran.done, ran.values, ran.failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot
-    )
+        return _with_extras(_made_of(task, ran, ran.values, ran.failures), taken)
+
+
+def _made_of(task: Task, ran: _Ran, values: Any, failures: list[tuple[int, Any, float]]) -> Answer:
+    worker = worker_name(task.spec)
+    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, worker, task.slot, slowest=ran.slowest)
 
 
 def _answer_or_end(task: Task, context: _Context) -> Answer:
@@ -321,7 +350,7 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked |
     failures = [(position, _exceptions.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
     failures += [(position, _exceptions.encode(exc, dumps), 0.0) for position, exc in refused.items()]
     values = _payload.spill(parcel, task.spec.spool)
-    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, _worker_name(task.spec), task.slot)
+    return _made_of(task, ran, values, failures)
 
 
 def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _NotLoaded) -> _Ran:
@@ -331,8 +360,10 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
     from anymap import _heartbeat  # noqa: PLC0415 - what workers of this host do without, they need not import
 
     with _heartbeat.beating(task, board) as outbox:
-        if (taken := seat.get()) is not None:
-            taken.outbox = outbox
+        if outbox is not None and (taken := seat.get()) is not None:
+            earlier, taken.outbox = taken.outbox, outbox
+            for letter in earlier.empty() if earlier is not None else ():
+                outbox.put(letter)
         return _run_rows(task, context.func, rows, board, 0)
 
 
@@ -360,19 +391,30 @@ class _Ran(NamedTuple):
     failures: list[tuple[int, Any, float]]
     seconds: float
     longest: float
+    slowest: int
     cpu: float
 
 
 def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
+    ambience = task.spec.ambience
+    if ambience is None:
+        return _run_each(task, func, rows, board, slot)
+    with ambience.inside():
+        return _run_each(task, ambience.around(func), rows, board, slot)
+
+
+def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
     """Run the rows one after another until the chunk, its time budget or the map ends."""
     star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
     offset = _board.item_offset(slot)
     _board.sign(board, slot)
     if (taken := seat.get()) is not None:
         taken.board, taken.offset = board, offset
+    if task.spec.around is not None:
+        func = task.spec.around(func)
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
-    longest = 0.0
+    longest, slowest = 0.0, 0
     cpu = time.thread_time()
     began = now = clock()
     end = began + task.budget if task.budget is not None else float("inf")
@@ -391,11 +433,11 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
             if task.spec.stop_on_error or isinstance(exc, MemoryError):
                 break
         before, now = now, clock()
-        if now - before > longest:  # noqa: PLR1730 - max() costs several times as much, for each item
-            longest = now - before
+        if now - before > longest:
+            longest, slowest = now - before, position
     # From here on no item is running, though the answer is still to be packed and sent.
     write_item(board, offset, task.count, now)
-    return _Ran(len(values), values, failures, clock() - began, longest, time.thread_time() - cpu)
+    return _Ran(len(values), values, failures, clock() - began, longest, slowest, time.thread_time() - cpu)
 
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
@@ -463,6 +505,11 @@ def _inside(task: Task) -> Iterator[Seat]:
             taken.leave()
 
 
+def serves() -> bool:
+    """Tell whether this process works for maps of another one."""
+    return bool(_contexts)
+
+
 def settle_in(parent: int) -> None:
     """Make this process a good worker of ``parent``, the first time it runs something for it."""
     global _settled  # noqa: PLW0603 - a fact about the process
@@ -475,7 +522,7 @@ def settle_in(parent: int) -> None:
     _watch.end_with(parent)
 
 
-def _worker_name(spec: MapSpec) -> str:
+def worker_name(spec: MapSpec) -> str:
     if spec.board is not None:
         return str(os.getpid())
     import socket  # noqa: PLC0415 - as with _heartbeat

@@ -16,6 +16,7 @@ import anymap
 from anymap import WorkerLost, _letters, _tell, pmap
 from anymap._engine.loop import Run
 from anymap._engine.results import collect
+from anymap._engine.sources import Rows
 from anymap._letters import Frames, Outbox, Told, frames, open_bundle, open_letter, seal
 from anymap._local import post
 from anymap._plan import make_plan
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def listened(func: Callable[[Any], Any], items: Iterable[Any], listeners: dict[str, Any], **options: Any) -> Any:
     """Do a map to which somebody listens."""
     plan = make_plan(func, (items,), **_options(progress=False, **options))
-    return collect(Run(dataclasses.replace(plan, listeners=listeners), iter(items)), plan)
+    return collect(Run(dataclasses.replace(plan, listeners=listeners), Rows(iter(items), prompt=True)), plan)
 
 
 def tell_three(item: int) -> tuple[list[bool], bool, int]:

@@ -50,6 +50,14 @@ class Map:
             Advanced(done=done, failed=failed, retried=0, lost=0, total=self.total, elapsed=elapsed)
         )
 
+    def task(self, key, done, seconds, total=10, desc=None, ended=False):
+        self.emitter.emit(
+            TaskProgress(
+                key=key, index=7, desc=desc, done=done, total=total, ended=ended, worker="1", seconds=seconds,
+                elapsed=seconds,
+            )
+        )
+
     def end(self, done, elapsed, failed=0):
         self.emitter.emit(
             Finished(
@@ -318,7 +326,153 @@ bar.end(20, 3.0)
     assert "11/20" in bar
 
 
+# Tasks of items
+
+
+@pytest.mark.parametrize(("columns", "claimed"), [(40, 40), (200, 200), (80, 0)])
+def test_tasks_have_rows_below_the_bar_and_leave_none(columns: int, claimed: int) -> None:
+    program = f"""{SCRIPT}
+bar = Map(desc="files")
+bar.at(1, 1.0)
+bar.task("a", 1, 0.1, desc="short")
+bar.task("a", 10, 0.2, desc="short", ended=True)
+bar.task("b", 3, 1.0, desc="first")
+bar.task("c", 5, 1.0)
+bar.at(2, 2.0)
+mark("two")
+bar.task("b", 10, 2.0, desc="first", ended=True)
+bar.task("c", 6, 2.0)
+mark("one")
+bar.task("d", 7, 1.0, desc="third", total=None)
+mark("again")
+bar.end(20, 10.0)
+print("after")
+"""
+    shots = shown(program, columns, claimed=claimed)
+    two, one, again, end = (lines(shots[name]) for name in ("two", "one", "again", "end"))
+    assert [line.split(":")[0] for line in two] == ["files", "  first", "  item 7"]
+    assert "30%|" in two[1]
+    assert "3/10" in two[1]
+    assert "5/10" in two[2]
+    assert [line.split(":")[0] for line in one] == ["files", "", "  item 7"]
+    assert "6/10" in one[2]
+    assert [line.split(":")[0] for line in again] == ["files", "  third", "  item 7"]
+    assert "7it" in again[1]
+    assert all(len(line) < columns for shot in (two, one, again, end) for line in shot)
+    assert "20/20" in end[0]
+    assert end[1:] == ["after"]
+
+
+def test_eight_tasks_have_rows_and_the_others_are_counted_until_there_is_room() -> None:
+    program = f"""{SCRIPT}
+bar = Map(desc="files")
+for n in range(11):
+    bar.task(str(n), n, 1.0, total=20, desc=f"job {{n}}")
+bar.at(1, 1.0)
+mark("many")
+for n in range(4):
+    bar.task(str(n), 20, 2.0, total=20, desc=f"job {{n}}", ended=True)
+bar.at(2, 2.0)
+mark("fewer")
+bar.end(20, 10.0)
+"""
+    shots = shown(program, 100)
+    many, fewer = lines(shots["many"]), lines(shots["fewer"])
+    assert len(many) == 9
+    assert "more tasks=3]" in many[0]
+    assert sorted(line.split(":")[0] for line in many[1:]) == [f"  job {n}" for n in range(8)]
+    assert "more tasks" not in fewer[0]
+    assert sorted(line.split(":")[0] for line in fewer[1:] if line) == sorted(f"  job {n}" for n in range(4, 11))
+    (end,) = lines(shots["end"])
+    assert "20/20" in end
+
+
+def test_tasks_of_two_maps_keep_to_rows_of_their_own() -> None:
+    program = f"""{SCRIPT}
+one, two = Map(desc="one"), Map(desc="two")
+one.task("a", 1, 1.0, desc="of one")
+two.task("a", 2, 1.0, desc="of two")
+mark("both")
+one.end(20, 2.0)
+mark("second")
+two.end(20, 3.0)
+print("after")
+"""
+    shots = shown(program)
+    assert {line.split(":")[0] for line in lines(shots["both"])} == {"one", "two", "  of one", "  of two"}
+    assert [line.split(":")[0] for line in lines(shots["second"]) if line] == ["one", "two", "  of two"]
+    assert [line.split(":")[0] for line in lines(shots["end"])] == ["one", "two", "after"]
+
+
+def test_what_a_bar_that_sends_messages_shows_is_the_map_alone() -> None:
+    program = f"""{SCRIPT}
+from tqdm.std import tqdm as other
+class Other(other):
+    pass
+bar = Map(Other, desc="files")
+bar.task("a", 1, 1.0, desc="job")
+mark("on")
+bar.end(20, 2.0)
+"""
+    assert len(lines(shown(program)["on"])) == 1
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_rich_draws_maps_and_their_tasks_on_one_display(columns: int) -> None:
+    program = f"""{SCRIPT}
+def mark(name):  # past rich, which prints what is written meanwhile above its display
+    sys.__stderr__.write(f"\\x1b]2;{{name}}\\x07")
+    sys.__stderr__.flush()
+
+one, two = Map("rich", desc="one"), Map("rich", desc="two")
+one.task("a", 1, 1.0, desc="job")
+one.at(5, 1.0, failed=2)
+mark("both")
+one.end(20, 2.0)
+mark("second")
+two.end(20, 3.0)
+print("after")
+"""
+    shots = shown(program, columns)
+    both, second, end = (lines(shots[name]) for name in ("both", "second", "end"))
+    assert [line.split()[0] for line in both if line] == ["one", "two", "job"]
+    assert "5/20" in both[0]
+    assert "failed=2" in both[0]
+    assert "1/10" in both[2]
+    assert [line.split()[0] for line in second if line] == ["one", "two"]
+    assert [line.split()[0] for line in end if line] == ["one", "two", "after"]
+    assert "20/20" in end[0]
+    assert "20/20" in end[1]
+
+
 # Real maps
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_the_tasks_of_a_real_map_have_rows(backend: str) -> None:
+    program = f"""
+import sys, time
+from anymap import pmap, track
+
+def work(item):
+    for row in track(range(8), desc="rows of %d" % item):
+        time.sleep(0.1)
+
+def mark(event):
+    if event.seconds > 0.5 and not event.ended:
+        sys.stderr.write("\x1b]2;on\x07")
+        sys.stderr.flush()
+
+from anymap.progress import TaskProgress
+mark.wants = [TaskProgress]
+pmap(work, range(2), backend={backend!r}, workers=2, chunksize=1, progress=[True, mark], desc="naps")
+"""
+    shots = shown(program)
+    bar, *rows = [line for line in lines(shots["on"]) if line]
+    assert bar.startswith("naps:")
+    assert rows
+    assert all(re.match(r"  rows of \d: +\d+%\|.*/8 \[", row) for row in rows)
+    assert lines(shots["end"])[0].startswith("naps: 100%")
 
 
 @pytest.mark.parametrize("backend", ["serial", "threads", "processes"])
@@ -402,3 +556,86 @@ pmap(lambda x: x or os._exit(1), range(3), backend="processes", workers=1, on_er
     assert "retried=3]" in retried
     assert "100%|" in lost
     assert "failed=1, lost=1]" in lost
+
+
+LOGGING = r"""
+import logging
+root, named = logging.StreamHandler(), logging.StreamHandler(sys.stdout)
+logging.basicConfig(handlers=[root], format="%(name)s: %(message)s")
+named.setFormatter(logging.Formatter("named: %(message)s"))
+logging.getLogger("app").addHandler(named)
+logging.getLogger("app").propagate = False
+untouched = dict(vars(root)), dict(vars(named)), dict(vars(logging.lastResort))
+"""
+RESTORED = "assert (dict(vars(root)), dict(vars(named)), dict(vars(logging.lastResort))) == untouched\n"
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+@pytest.mark.parametrize("progress", ["True", "'rich'"])
+def test_log_lines_stand_above_the_bar_whatever_logger_has_the_handler(columns: int, progress: str) -> None:
+    if progress == "'rich'":
+        pytest.importorskip("rich")
+    program = f"""{SCRIPT}{LOGGING}
+def mark(name, terminal=sys.stderr):  # not by what rich puts in its place
+    terminal.write(f"\x1b]2;{{name}}\x07")
+    terminal.flush()
+
+bar = Map(progress={progress}, desc="files")
+bar.at(3, 1.0)
+logging.warning("one")
+logging.getLogger("app").warning("two")
+bar.at(5, 2.0)
+logging.warning("three")
+mark("on")
+bar.end(20, 3.0)
+{RESTORED}
+logging.warning("four")
+"""
+    shots = shown(program, columns)
+    *above, running = lines(shots["on"])
+    assert above == ["root: one", "named: two", "root: three"]
+    assert "5/20" in running
+    *above, last, after = lines(shots["end"])
+    assert above == ["root: one", "named: two", "root: three"]
+    assert "20/20" in last
+    assert after == "root: four"
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_what_workers_log_and_print_stands_above_the_bar(columns: int) -> None:
+    program = f"""{SCRIPT}{LOGGING}
+import os
+os.environ["ANYMAP_OUTPUT"] = "forward"
+from anymap import pmap
+
+def work(item):
+    logging.getLogger("app").warning("logged %d", item)
+    print("printed", item)
+    return item
+
+tqdm.std.time = time = __import__("time").time
+pmap(work, range(5), workers=1, progress=True, backend="processes")
+{RESTORED}
+"""
+    *above, last = lines(shown(program, columns)["end"])
+    assert above == [line for item in range(5) for line in (f"named: logged {item}", f"printed {item}")]
+    assert "5/5" in last
+
+
+def test_a_log_line_between_two_bars_leaves_both_whole() -> None:
+    program = f"""{SCRIPT}{LOGGING}
+first, second = Map(desc="first"), Map(desc="second")
+first.at(3, 1.0)
+second.at(4, 1.0)
+logging.warning("here")
+first.at(5, 2.0)
+mark("both")
+second.end(20, 3.0)
+logging.warning("there")
+first.end(20, 3.0)
+{RESTORED}
+"""
+    shots = shown(program)
+    above, one, two = lines(shots["both"])
+    assert (above, one[:5], two[:6]) == ("root: here", "first", "second")
+    assert [line.split(":")[0] for line in lines(shots["end"])] == ["root", "second", "root", "first"]

@@ -156,6 +156,9 @@ class _Reader:
         for name, value in data.items():
             if name == "backends":
                 said |= self._options(self._mapping(value, *at, name), (*at, name))
+            elif name == "logs" and isinstance(value, dict):
+                # The table [tool.anymap.logs] is of the file; what else is to be done with records is one word.
+                said["log_file"] = self._setting("log_file", value, (*at, name))
             elif name == "profile" and not at:
                 said[name] = self._value(self._text_value(value, name), name)
             else:

@@ -16,12 +16,13 @@ itself it stands above what the file says outside of it. Inside of a map, what i
 from __future__ import annotations
 
 import pickle
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._config import files, variables
 from anymap._config.checks import did_you_mean
 from anymap._config.scope import Inherited, Scope, around, scope
-from anymap._config.settings import OF_INNER_MAPS, SETTINGS
+from anymap._config.settings import OF_INNER_MAPS, OF_THE_OUTERMOST, SETTINGS, Surroundings
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
 
@@ -55,6 +56,11 @@ class Config:
         """What beats every other choice of a backend, in any program."""
         return self._layer.get("force_backend")
 
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """What workers take over of what is around the call."""
+        return Surroundings(*(self.value(name) for name in Surroundings._fields))
+
     def options(self, backend: str) -> Layer:
         """Return what is said of a backend, by the names of its options."""
         start = f"backends.{backend}."
@@ -73,7 +79,7 @@ class Config:
         around = 1 if self.inherited is None else self.inherited.workers
         nested, force = self.value("nested"), self.force_backend
         said = {name: value for name, (value, origin) in self._layer.items() if origin != "default"}
-        names = said.keys() - {"progress", "force_backend"} if nested == "inherit" else OF_INNER_MAPS
+        names = said.keys() - {*OF_THE_OUTERMOST} if nested == "inherit" else OF_INNER_MAPS
         values = {name: said[name] for name in names if name in said}
         forced = None if force is None else force.value
         return Inherited(self.depth + 1, nested, forced, around * workers, values)

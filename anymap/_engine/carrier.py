@@ -8,17 +8,21 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _board, _exceptions, _heartbeat, _letters, _payload, _worker
+from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _payload, _worker
 from anymap._config.layers import portable
 from anymap._errors import NotPicklable
 from anymap._local import desk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anymap._engine.hearing import Hearing
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
     from anymap._worker import Answer, Task
     from anymap.backends.base import Channel, Traits
+
+    Around = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _LARGE_FUNCTION = 64 * 1024 * 1024
 
@@ -48,15 +52,19 @@ class Carrier(Protocol):
         ...
 
 
-def make_carrier(plan: Plan, hearing: Hearing) -> Carrier:
-    """Return the carrier for the plan's backend, which is open."""
-    return InMemory(plan, hearing) if plan.backend.traits.shares_memory else InBytes(plan, hearing)
+def make_carrier(plan: Plan, hearing: Hearing, around: Around | None = None) -> Carrier:
+    """Return the carrier for the plan's backend, which is open.
+
+    Who listens to what tasks tell is in ``hearing``; ``around`` wraps the function where it runs.
+    """
+    make = InMemory if plan.backend.traits.shares_memory else InBytes
+    return make(plan, hearing, around)
 
 
 class InMemory:
     """For workers that are threads of this process: nothing is copied."""
 
-    def __init__(self, plan: Plan, hearing: Hearing) -> None:
+    def __init__(self, plan: Plan, hearing: Hearing, around: Around | None) -> None:
         self.board = _board.Board(None)
         self._spec = _worker.MapSpec(
             map_id="",
@@ -73,6 +81,8 @@ class InMemory:
             inherited=plan.config.passed_on(plan.backend.workers),
             places=[None] * plan.backend.workers,
             tells=hearing.tells_in_memory(),
+            ambience=_ambience.make(plan.backend, plan.surroundings, plan.seed),
+            around=around,
             outer=_worker.seat.get(),
         )
 
@@ -92,10 +102,11 @@ class InMemory:
 class InBytes:
     """For workers that are other processes, here or elsewhere."""
 
-    def __init__(self, plan: Plan, hearing: Hearing) -> None:
+    def __init__(self, plan: Plan, hearing: Hearing, around: Around | None) -> None:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
+        ambience = _ambience.make(plan.backend, plan.surroundings, plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
         self._folder = self._desk.folder if self._desk is not None else None
@@ -115,6 +126,8 @@ class InBytes:
             inherited=portable(plan.config.passed_on(plan.backend.workers)),
             places=None if remote else plan.backend.workers,
             tells=tells,
+            ambience=ambience,
+            around=around,
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:

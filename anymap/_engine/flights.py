@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anymap import _board, _exceptions, _failures
 from anymap._engine import chunks, paces
 from anymap._engine.carrier import Refused
+from anymap._engine.hearing import Hearing
 from anymap._engine.ledger import Ledger
 from anymap._engine.meter import Meter
 from anymap._errors import ItemTimeout, WorkerLost
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from anymap._board import Mark
     from anymap._engine.carrier import Carrier
-    from anymap._engine.hearing import Hearing
+    from anymap._engine.journal import Journal
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
 
@@ -47,7 +48,7 @@ class Arrival(NamedTuple):
 class Flights:
     """The launching and landing of one map's chunks."""
 
-    def __init__(self, plan: Plan, news: Callable[[], None], hearing: Hearing) -> None:
+    def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
         """``news`` is called, on any thread, when there is something to deliver or to launch."""
         self.ledger = Ledger()
         self.meter = Meter()
@@ -60,7 +61,9 @@ class Flights:
         self._plan = plan
         self._backend = plan.backend
         self._news = news
-        self._hearing = hearing
+        self.hearing = Hearing(plan.listeners)
+        self.journal: Journal | None = None
+        """``None`` where nobody wants to hear of single items and workers."""
         self._pace = paces.recall(plan.backend.name, plan.func)
         self._lock = threading.RLock()
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
@@ -196,19 +199,21 @@ class Flights:
             )
             return
         if answer.told:
-            self._hearing.receive_letters(answer.told)
+            self.hearing.receive_letters(answer.told)
         if answer.broken is not None:
             self.fail(self._not_run(answer))
             return
         with self._lock:
             if not self._come_down(chunk, slot):
                 return
-            self.meter.note(answer)
+            self.meter.note(answer, chunk.start)
             self._pace.note(answer.done, answer.seconds, answer.longest, under_way)
             raised = {position: exc for position, exc, _ in answer.failures}
             verdict = partial(self._retry_raised, raised)
             again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
             self._note_failures(len(raised) - len(again))
+            if self.journal is not None:
+                self.journal.land(chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised})
             if answer.done:
                 self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
 
@@ -226,6 +231,8 @@ class Flights:
             for position, cause in refused.errors.items():
                 exc = type(cause)(f"the argument of item {chunk.start + position} cannot be sent to a worker: {cause}")
                 exc.__cause__ = cause.__cause__
+                if self.journal is not None:
+                    self.journal.die(chunk.start + position, exc, 1, 0.0, "none", is_final=True)
                 self._arrive_dead(chunk, position, exc, 0.0, "none")
             self._note_failures(len(refused.errors))
         self._news()
@@ -237,18 +244,25 @@ class Flights:
             mark = self.carrier.board.read(slot)
             if not self._come_down(chunk, slot):
                 return
-            self._count_dead(dead)
+            newly_dead = self._count_dead(dead)
             certain = dead is not None and mark.pid in dead
             blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
+            if self.journal is not None:
+                self.journal.lose(chunk, blamed, str(lost), newly_dead)
             if blamed is not None:
                 self._enter_death(chunk, blamed, mark, lost)
 
     def _enter_death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> None:
         exc = self._last_death = self._death(chunk, position, mark, lost)
         seconds = time.monotonic() - mark.began if mark.began else 0.0
-        if self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic()):
+        worker = str(mark.pid or "unknown")
+        is_final = self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic())
+        if self.journal is not None:
+            attempts = self.ledger.failed_so_far(chunk, position)
+            self.journal.die(chunk.start + position, exc, attempts, seconds, worker, is_final=is_final)
+        if is_final:
             self._note_failures(1)
-            self._arrive_dead(chunk, position, exc, seconds, str(mark.pid or "unknown"))
+            self._arrive_dead(chunk, position, exc, seconds, worker)
 
     def _running_position(self, chunk: Chunk, mark: Mark, dead: Any) -> int | None:
         """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if nobody knows."""
@@ -275,10 +289,15 @@ class Flights:
         row = chunk.part(position, position + 1)
         self.arrivals.append(Arrival(row, None, death=(exc, seconds, worker)))
 
-    def _count_dead(self, dead: Any) -> None:
-        before = len(self._dead)
-        self._dead.update(dead or ())
-        self.ledger.counts.lost += len(self._dead) - before if dead is not None else 1
+    def _count_dead(self, dead: Any) -> dict[int, int | None] | None:
+        """Count who has died; return those that were not known to, with their exit codes; ``None``: nobody knows who."""
+        if dead is None:
+            self.ledger.counts.lost += 1
+            return None
+        new = {pid: exitcode for pid, exitcode in dead.items() if pid not in self._dead}
+        self._dead.update(new)
+        self.ledger.counts.lost += len(new)
+        return new
 
     def _note_failures(self, count: int) -> None:
         if count and self._plan.on_error == "raise":
@@ -339,6 +358,8 @@ class Flights:
         self.gave_up = True
         self._futures.pop(chunk)
         blamed = self.ledger.lose(chunk, mark.position, certain=True)
+        if self.journal is not None:
+            self.journal.lose(chunk, blamed, "", {})
         if blamed is not None:
             self._enter_death(chunk, blamed, mark, TimeoutError())
 

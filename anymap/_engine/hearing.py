@@ -35,7 +35,6 @@ class Hearing:
     """
 
     def __init__(self, listeners: Mapping[str, Listener]) -> None:
-        self.topics = frozenset(listeners)
         self._listeners = dict(listeners)
         self._dropped: Counter[str] = Counter()
         self._outer: Seat | None = None
@@ -46,16 +45,20 @@ class Hearing:
         self._catching_up = threading.RLock()
         self._wake: Callable[[], object] = _nothing
 
+    def listen(self, topic: str, listener: Listener) -> None:
+        """Have ``listener`` called too. Before the first task is made."""
+        self._listeners[topic] = listener
+
     # --- how it gets here -----------------------------------------------------------------------------------------
 
     def tells_in_memory(self) -> Tells | None:
         """Return what threads of this process tell it by. What only an outer map wants, they tell that one."""
-        return Tells(self.topics, hear=self.hear) if self.topics else None
+        return Tells(frozenset(self._listeners), hear=self.hear) if self._listeners else None
 
     def tells_in_bytes(self, *, remote: bool) -> Tells | None:
         """Return what other processes tell it by."""
         self._outer = seat.get()
-        topics = self.topics | _all_topics(self._outer)
+        topics = _all_topics(self._outer).union(self._listeners)
         if not topics:
             return None
         if not remote:

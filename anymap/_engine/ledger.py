@@ -43,6 +43,10 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def indexes(self) -> range:
+        return range(self.start, self.start + len(self.rows))
+
     def part(self, begin: int, end: int, **changes: Any) -> Chunk:
         return Chunk(self.start + begin, self.rows[begin:end], **({"losses": self.losses} | changes))
 
@@ -205,6 +209,10 @@ class Ledger:
         self.counts.retried += 1
         self._again.append(chunk.part(position, position + 1, not_before=now + delay))
         return True
+
+    def failed_so_far(self, chunk: Chunk, position: int) -> int:
+        """Return how many attempts of a row have failed."""
+        return self.attempts.get(chunk.start + position, 1)
 
     def _requeue(self, chunk: Chunk) -> None:
         if len(chunk):

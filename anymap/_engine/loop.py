@@ -15,18 +15,15 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from anymap import _failures
-from anymap._engine.advice import advise
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
-from anymap._engine.hearing import Hearing
 from anymap._engine.landing import AsFinished, Batch, InOrder
+from anymap._engine.reporter import Reporter
 from anymap._engine.supervisor import Supervisor
-from anymap.progress import Advanced, Emitter, Finished, Started
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from anymap._board import Mark
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
     from anymap._engine.sources import Source
@@ -56,15 +53,14 @@ class Run:
         self._plan = plan
         self._source = source
         self._backend = plan.backend
-        self._hearing = Hearing(plan.listeners)
-        self._flights = Flights(plan, self._on_news, self._hearing)
+        self._flights = Flights(plan, self._on_news)
+        self._hearing = self._flights.hearing
+        self._reporter = Reporter(plan, self._flights)
         self._ledger = self._flights.ledger
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
         self._news = threading.Condition()
-        self._emitter = Emitter(plan.sinks)
         self._supervisor = Supervisor(self._tick, self._is_busy)
-        self._workers = 1
         self._delivered = 0
         self._waiting = False
         self._has_news = False
@@ -82,6 +78,7 @@ class Run:
                 self._supervise_if_it_takes_long()
                 self._flights.fill(partial_chunks=self._source.slow)
                 yield from self._deliver()
+                self._reporter.tell_of_items()
                 self._raise_what_ends_the_map()
                 if not self._over() and not self._pull():
                     self._flights.fill(partial_chunks=True)
@@ -108,16 +105,8 @@ class Run:
         self._is_open = True
         self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
-        self._flights.carrier = make_carrier(self._plan, self._hearing)
-        self._workers = self._flights.workers()
-        self._emitter.emit(
-            Started(
-                desc=self._plan.desc,
-                total=self._plan.total,
-                backend=self._backend.name,
-                workers=self._workers,
-            )
-        )
+        self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
+        self._reporter.start(self._flights.carrier, self._flights.workers())
         self._hearing.wake_by(self._supervisor.wake)
         if self._is_left_alone():
             self._supervisor.start()
@@ -127,7 +116,7 @@ class Run:
     def _is_left_alone(self) -> bool:
         """Tell whether this thread may be kept from looking after the map from the very first item on."""
         if self._backend.traits.inline:
-            return bool(self._emitter)
+            return bool(self._reporter)
         return self._plan.lazy or not self._plan.prompt
 
     def _over(self) -> bool:
@@ -170,13 +159,18 @@ class Run:
         with self._meter.packed():
             values, unloadable = carrier.values(answer)
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
+        if self._flights.journal is not None:
+            self._flights.journal.fail_to_load(chunk, unloadable, answer.worker)
         self._ledger.counts.failed += len(errors)
         for position, raised, seconds in answer.failures:
             if position not in arrival.again:
-                errors[position] = self._attach(chunk, position, carrier.error(raised), seconds, answer.worker)
+                kept = (answer.kept or {}).get(position, "")
+                errors[position] = self._attach(chunk, position, carrier.error(raised), seconds, answer.worker, kept)
         return values, errors
 
-    def _attach(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> Exception:
+    def _attach(
+        self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str, output: str = ""
+    ) -> Exception:
         index, plan = chunk.start + position, self._plan
         attempts = max(self._ledger.attempts.pop(index, 1), 1)
         return _failures.attach(
@@ -186,6 +180,7 @@ class Run:
             attempts,
             seconds,
             worker,
+            output=output,
             depth=plan.depth,
             show_item=plan.show_items,
         )
@@ -311,8 +306,8 @@ class Run:
             self._speak_of_missing_workers()
             if not self._backend.traits.inline:
                 self._flights.fill(partial_chunks=True)
-            if self._emitter:
-                self._emitter.emit(self._advanced(marks))
+            if self._reporter:
+                self._reporter.advance(marks)
         except Exception as exc:  # noqa: BLE001 - the iterating thread must hear of it
             self._flights.fail(exc)
 
@@ -326,18 +321,6 @@ class Run:
             logging.getLogger("anymap").warning(
                 "a map waits for workers: backend %r has none at the moment", self._backend.name
             )
-
-    def _advanced(self, marks: dict[Chunk, Mark]) -> Advanced:
-        under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if self._ledger.is_flying(chunk))
-        counts = self._ledger.counts
-        return Advanced(
-            done=counts.done + under_way,
-            failed=counts.failed,
-            retried=counts.retried,
-            lost=counts.lost,
-            total=self._flights.total(),
-            elapsed=self._meter.elapsed,
-        )
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -365,31 +348,7 @@ class Run:
                 carrier.close(clean=clean)
             self._flights.fall_silent()
             self._flights.remember()
-            self._emitter.emit(self._finished(complete=complete))
-
-    def _finished(self, *, complete: bool) -> Finished:
-        counts, meter = self._ledger.counts, self._meter
-        advice = advise(meter.costs(), counts.done, self._workers) if self._may_be_advised(complete=complete) else None
-        return Finished(
-            done=counts.done,
-            failed=counts.failed,
-            retried=counts.retried,
-            lost=counts.lost,
-            total=self._flights.total(),
-            elapsed=meter.elapsed,
-            complete=complete,
-            start_up=meter.start_up or 0.0,
-            work=meter.work,
-            cpu=meter.cpu,
-            packing=meter.packing,
-            waiting=meter.waiting,
-            advice=advice.text if advice is not None else "",
-            gain=advice.factor if advice is not None else 1.0,
-        )
-
-    def _may_be_advised(self, *, complete: bool) -> bool:
-        # A map that lost a worker would have lost the program elsewhere.
-        return complete and not self._ledger.counts.lost and not self._backend.traits.inline
+            self._reporter.finish(complete=complete)
 
 
 _left_open: weakref.WeakSet[Run] = weakref.WeakSet()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anymap._config.layers import Config
+    from anymap._config.settings import Surroundings
     from anymap._letters import Told
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
@@ -78,6 +79,7 @@ class Plan:
     sinks: tuple[Sink, ...] = field(default=())
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    seed: int | None = None
     config: Config
     """The settings that hold."""
 
@@ -90,3 +92,12 @@ class Plan:
     def show_items(self) -> bool:
         """An item's ``repr`` may stand in notes and messages."""
         return bool(self.config.value("show_items"))
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Where each setting came from, by its name; for the sinks."""
+        return {name: origin for name, (_, origin) in self.config.all().items()}
+
+    @property
+    def surroundings(self) -> Surroundings:
+        return self.config.surroundings

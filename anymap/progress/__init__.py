@@ -5,7 +5,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from anymap.progress.events import Advanced, Event, Finished, Sink, Started
+from anymap.progress.events import (
+    BY_DEFAULT,
+    Advanced,
+    Event,
+    Finished,
+    ItemDone,
+    ItemFailed,
+    ItemRetried,
+    ItemStarted,
+    ItemTimedOut,
+    LogRecord,
+    Sink,
+    Started,
+    TaskProgress,
+    WorkerLost,
+    WorkerStarted,
+)
 
 if TYPE_CHECKING:
     from anymap.progress._bar import BarSink
@@ -14,15 +30,25 @@ if TYPE_CHECKING:
     from anymap.progress._resolve import ProgressOption, resolve
 
 __all__ = [
+    "BY_DEFAULT",
     "Advanced",
     "BarSink",
     "Emitter",
     "Event",
     "Finished",
+    "ItemDone",
+    "ItemFailed",
+    "ItemRetried",
+    "ItemStarted",
+    "ItemTimedOut",
+    "LogRecord",
     "LogSink",
     "ProgressOption",
     "Sink",
     "Started",
+    "TaskProgress",
+    "WorkerLost",
+    "WorkerStarted",
     "resolve",
 ]
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anymap.progress._above import release_handlers
 from anymap.progress._troubles import troubles
-from anymap.progress.events import Advanced, Event, Finished, Started
+from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
 if TYPE_CHECKING:
+    from anymap.progress._rows import Rows
     from anymap.progress._tqdm import Bar
 
 __all__ = ["BarSink"]
@@ -15,16 +17,18 @@ _WORTH_A_LINE = 2.0
 
 
 class BarSink:
-    """Draws a tqdm bar that counts items.
+    """Draws a tqdm bar that counts items, and below it one for each task that an item shows, eight at a time.
 
     ``kind`` is the tqdm class to draw with; by default a widget in a notebook that has ipywidgets, else a line of
     text on stderr. ``delay`` keeps the bar away until the map has lasted that many seconds: a shorter map shows none,
     and tqdm is not even imported. All other keywords are tqdm's, but for the iterable, the total and the initial count.
-    One sink serves one map at a time.
+    One sink serves one map at a time. Bars of tasks are drawn on terminals and in notebooks, not where ``kind`` is given.
 
     Raises:
         ConfigError: tqdm does not know one of the keywords.
     """
+
+    wants = frozenset({Started, Advanced, TaskProgress, Finished})
 
     def __init__(self, kind: type[Any] | None = None, /, *, delay: float = 0.0, **options: Any) -> None:
         if kind is not None or options:
@@ -36,6 +40,7 @@ class BarSink:
         self._options = options
         self._waiting: Started | None = None
         self._bar: Bar | None = None
+        self._rows: Rows | None = None
         self._drawn = 0.0
         self._own_postfix: list[str] = []
 
@@ -53,17 +58,22 @@ class BarSink:
             self._open(self._waiting)
         if isinstance(event, Advanced) and self._bar is not None:
             self._advance(self._bar, event)
+        elif isinstance(event, TaskProgress) and self._rows is not None:
+            self._rows.show(event)
         elif isinstance(event, Finished):
             self._finish(event)
 
     def _open(self, started: Started) -> None:
-        from anymap.progress._tqdm import open_bar  # noqa: PLC0415 - tqdm comes with it
+        # Both now: in a fork that comes between them the second one could not be imported any more.
+        from anymap.progress._rows import Rows  # noqa: PLC0415 - tqdm comes with it
+        from anymap.progress._tqdm import open_bar  # noqa: PLC0415
 
         self._waiting = None
         bar = open_bar(self._kind, self._options, desc=started.desc, total=started.total)
         if bar.disable:
             return
         self._bar = bar
+        self._rows = Rows(bar, self._options) if self._kind is None and Rows.fit_below(bar) else None
         self._drawn = 0.0
         self._own_postfix = [bar.postfix] if isinstance(bar.postfix, str) else []
 
@@ -77,9 +87,12 @@ class BarSink:
         return int(elapsed) != int(self._drawn) and elapsed - self._drawn >= bar.mininterval
 
     def _finish(self, event: Finished) -> None:
-        bar, self._bar, self._waiting = self._bar, None, None
+        bar, rows = self._bar, self._rows
+        self._bar = self._rows = self._waiting = None
         if bar is None:
             return
+        if rows is not None:
+            rows.close()
         self._set(bar, event, event.done if event.complete else event.total)
         bar.n = event.done
         bar.close()
@@ -89,13 +102,22 @@ class BarSink:
     def _set(self, bar: Bar, event: Advanced | Finished, total: int | None) -> None:
         bar.set_elapsed(event.elapsed)
         bar.set_total(total)
-        bar.postfix = ", ".join(self._own_postfix + [f"{what}={n}" for what, n in troubles(event).items()])
+        bar.postfix = ", ".join([*self._own_postfix, *(f"{what}={n}" for what, n in self._counts(event).items())])
+
+    def _counts(self, event: Advanced | Finished) -> dict[str, int]:
+        """Return what is worth a word on the bar."""
+        unseen = self._rows.unseen if self._rows is not None else 0
+        return troubles(event) | ({"more tasks": unseen} if unseen else {})
 
     def _drop(self) -> None:
-        bar, self._bar, self._waiting = self._bar, None, None
+        bar, rows = self._bar, self._rows
+        self._bar = self._rows = self._waiting = None
+        if rows is not None:
+            rows.drop()
         if bar is not None:
             # Else it draws itself once more when it is collected.
             bar.disable = True
+            release_handlers()
 
 
 def _elapsed(event: Event) -> float:

@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args
 
-from anymap.progress.events import Finished
+from anymap._errors import ConfigError
+from anymap.progress.events import BY_DEFAULT, Event, Finished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from anymap.progress.events import Event, Sink
+    from anymap.progress.events import Sink
 
 __all__ = ["Emitter"]
 
 
 class Emitter:
-    """Hands the events of one map to its sinks, one event at a time, whichever threads they come from.
+    """Hands the events of one map to the sinks that want them, one event at a time, whichever threads they come from.
 
     A sink that raises is reported once to the logger ``anymap`` and not called again; the map goes on. What is no
     ``Exception``, such as ``KeyboardInterrupt``, passes. After ``Finished`` nobody listens any more: a late event of
@@ -23,17 +23,22 @@ class Emitter:
     """
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
-        self._sinks = list(sinks)
+        self._sinks = [(sink, wants(sink)) for sink in sinks]
+        self._wanted = frozenset[type[Any]]().union(*(wanted for _, wanted in self._sinks))
         # Reentrant: a signal handler may end the map while its own thread is inside a sink.
         self._lock = threading.RLock()
 
     def __bool__(self) -> bool:
         return bool(self._sinks)
 
+    def wants(self, *kinds: type[Any]) -> bool:
+        """Tell whether any sink wants events of any of these kinds."""
+        return not self._wanted.isdisjoint(kinds)
+
     def emit(self, event: Event) -> None:
-        """Call each sink with ``event``."""
+        """Call each sink that wants it with ``event``."""
         with self._lock:
-            listeners = list(self._sinks)
+            listeners = [sink for sink, wanted in self._sinks if type(event) in wanted]
             if isinstance(event, Finished):
                 self._sinks.clear()
             for sink in listeners:
@@ -44,5 +49,23 @@ class Emitter:
             sink(event)
         except Exception:
             # By identity: a sink may compare equal to another.
-            self._sinks = [other for other in self._sinks if other is not sink]
+            self._sinks = [each for each in self._sinks if each[0] is not sink]
             logging.getLogger("anymap").exception("progress sink %r raised an error and is not called again", sink)
+
+
+def wants(sink: Sink) -> frozenset[type[Any]]:
+    """Return the types of the events that a sink is to be called with.
+
+    Raises:
+        ConfigError: what it says it wants are no types of events.
+    """
+    wanted = getattr(sink, "wants", None)
+    if wanted is None:
+        return BY_DEFAULT
+    kinds = frozenset(wanted) if isinstance(wanted, Iterable) else frozenset([wanted])
+    if not kinds <= _KINDS:
+        raise ConfigError(f"progress: sink {sink!r} wants {wanted!r}, which are not all types of events")
+    return kinds
+
+
+_KINDS = frozenset(get_args(Event))

@@ -16,6 +16,8 @@ class LogSink:
     logging is set up to show ``INFO``. One sink serves one map at a time.
     """
 
+    wants = frozenset({Started, Advanced, Finished})
+
     def __init__(self, logger: logging.Logger | str = "anymap.progress", *, every: float = 10.0) -> None:
         self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger
         self._every = every

@@ -26,10 +26,14 @@ ProgressOption: TypeAlias = "bool | str | type[Any] | Sink | Mapping[str, Any] |
 
 SINKS = {
     "bar": "anymap.progress._bar:BarSink",
+    "jsonl": "anymap.progress._jsonl:JsonLinesSink",
     "log": "anymap.progress._log:LogSink",
+    "rich": "anymap.progress._rich:RichSink",
     "tqdm": "anymap.progress._bar:BarSink",
 }
-"""Sinks that go by a name: where the class stands that is called without arguments."""
+"""Sinks that go by a name: where the class stands that is called without arguments, or with what follows a colon."""
+
+TAKES_A_PATH = ("jsonl",)
 
 NO_SINK = ("none", "off")
 
@@ -44,7 +48,9 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
       and once the map has lasted half a second.
     * ``True``, ``"bar"`` or ``"tqdm"``: a bar at once, wherever stderr goes.
     * ``False``, ``"off"`` or ``"none"``: nothing.
+    * ``"rich"``: a bar drawn by rich.
     * ``"log"``: lines of the logger ``anymap.progress``.
+    * ``"jsonl:PATH"``: every event as a line of JSON, appended to the file.
     * the name of a sink that an installed package announces by an entry point in the group ``anymap.sinks``.
     * a mapping: a bar with these keyword arguments of tqdm's, and with the class ``tqdm_class`` if that is among them.
     * a tqdm class, or a ``functools.partial`` of one with keyword arguments: a bar drawn with it.
@@ -52,7 +58,8 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
     * a list or tuple of these: all of them.
 
     Raises:
-        ConfigError: it is none of these, or cannot be made, or has a keyword that tqdm does not know.
+        ConfigError: it is none of these, or cannot be made, or has a keyword that tqdm does not know, or names a file that
+            cannot be written to; or what draws it is not installed.
     """
     match progress:
         case None | "auto":
@@ -72,13 +79,27 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
 def _named(name: str) -> list[Sink]:
     if name in NO_SINK:
         return []
-    if name not in SINKS and name in announced():
+    kind, colon, argument = name.partition(":")
+    if kind not in SINKS and name in announced():
         return [make(name)]
-    if name not in SINKS:
-        nearest = difflib.get_close_matches(name, ["auto", *SINKS, *NO_SINK, *announced()], n=1)
+    if kind not in SINKS:
+        nearest = difflib.get_close_matches(kind, ["auto", *SINKS, *NO_SINK, *announced()], n=1)
         raise _wrong(name, f" Did you mean {nearest[0]!r}?" if nearest else "")
-    module, _, attribute = SINKS[name].partition(":")
-    return [getattr(importlib.import_module(module), attribute)()]
+    if bool(argument) != (kind in TAKES_A_PATH) or bool(colon) != bool(argument):
+        raise _wrong(name, " The name of a file follows 'jsonl:', and no other name.")
+    return [_sink_class(kind)(*filter(None, [argument]))]
+
+
+def _sink_class(kind: str) -> Any:
+    module, _, attribute = SINKS[kind].partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("anymap"):
+            raise
+        raise ConfigError(
+            f"progress={kind!r} needs {exc.name.partition('.')[0]}, which is not installed: pip install 'anypmap[{kind}]'"
+        ) from exc
 
 
 def _called(progress: Any) -> Sink:
@@ -113,7 +134,8 @@ def _is_tqdm(value: object) -> bool:
 
 
 def _wrong(progress: object, hint: str = "") -> ConfigError:
-    names = ", ".join(repr(name) for name in dict.fromkeys(("auto", *SINKS, *NO_SINK, *sorted(announced()))))
+    named = [f"{name}:PATH" if name in TAKES_A_PATH else name for name in ("auto", *SINKS, *NO_SINK)]
+    names = ", ".join(map(repr, dict.fromkeys([*named, *sorted(announced())])))
     return ConfigError(
         f"progress={progress!r} asks for nothing known.{hint} It takes None, True, False, a name ({names}), "
         "a mapping of tqdm's keyword arguments, a tqdm class, a callable that takes an event, or a list of these."

@@ -1,11 +1,34 @@
-"""What a map tells about itself while it runs."""
+"""What a map tells about itself while it runs: one stream of events, the same on every backend.
+
+Indexes count the input's items from 0. ``elapsed`` is in seconds since the map began, on the caller's clock. ``worker`` is
+a process id, with the host's name where that is another one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Advanced", "Event", "Finished", "Sink", "Started"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "BY_DEFAULT",
+    "Advanced",
+    "Event",
+    "Finished",
+    "ItemDone",
+    "ItemFailed",
+    "ItemRetried",
+    "ItemStarted",
+    "ItemTimedOut",
+    "LogRecord",
+    "Sink",
+    "Started",
+    "TaskProgress",
+    "WorkerLost",
+    "WorkerStarted",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +43,8 @@ class Started:
     """The backend's name."""
     workers: int
     """How many items can run at once, as far as is known now."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting of the map came from, by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +91,163 @@ class Finished:
     """One line on what would have been quicker; empty where nothing would."""
     gain: float = 1.0
     """How many times quicker that would have been, about."""
+    busy: float = 0.0
+    """The share of its workers' time that the map used: 1.0 where none of them ever waited."""
+    slowest: tuple[tuple[int, float], ...] = ()
+    """Index and seconds of the items that took the longest, the slowest first: at most five, and one of each chunk."""
 
 
-Event = Started | Advanced | Finished
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemStarted:
+    """A worker has begun an attempt of an item.
+
+    It comes again for an item that is tried again, and for one whose chunk was lost with its worker.
+    """
+
+    index: int
+    worker: str
+    elapsed: float
+    """When the caller heard of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemDone:
+    """An item has a result. Once for each item that has one, when its chunk has come back."""
+
+    index: int
+    worker: str
+    seconds: float
+    """How long the attempt took that brought it."""
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFailed:
+    """An item has an error for its outcome: it will not be tried again.
+
+    A result that the caller cannot load fails after it was done.
+    """
+
+    index: int
+    worker: str
+    error: Exception
+    attempts: int
+    """How often the item was tried."""
+    seconds: float
+    """How long the last attempt took."""
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRetried:
+    """An attempt of an item has failed, and there will be another one."""
+
+    index: int
+    worker: str
+    error: Exception
+    attempts: int
+    """How often the item has failed so far."""
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemTimedOut:
+    """An attempt of an item was given up after ``timeout=``. Whether there will be another one the next event tells."""
+
+    index: int
+    worker: str
+    seconds: float
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted:
+    """A worker has done its first work for this map."""
+
+    worker: str
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost:
+    """A worker died, or an engine gave up what it ran."""
+
+    worker: str | None
+    """``None`` where the engine does not tell which."""
+    exitcode: int | None
+    """Negative: the signal that ended it; ``None``: not known."""
+    cause: str
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProgress:
+    """How far the code inside an item is, as it says by :func:`anymap.task_progress` or :func:`anymap.track`.
+
+    Ten times a second at most for each, and once more when it ends.
+    """
+
+    key: str
+    """Which one it is: an item may have several."""
+    index: int | None
+    """The item; ``None`` where that is not known."""
+    desc: str | None
+    done: int
+    total: int | None
+    ended: bool
+    """This was the last word on it."""
+    worker: str
+    seconds: float
+    """For how long it has run."""
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """A worker's log line has arrived."""
+
+    record: Any
+    """The :class:`logging.LogRecord`."""
+    elapsed: float
+
+
+Event = (
+    Started
+    | ItemStarted
+    | ItemDone
+    | ItemFailed
+    | ItemRetried
+    | ItemTimedOut
+    | WorkerStarted
+    | WorkerLost
+    | Advanced
+    | TaskProgress
+    | LogRecord
+    | Finished
+)
+
+BY_DEFAULT: frozenset[type[Any]] = frozenset({Started, Advanced, TaskProgress, Finished})
+"""What a sink is called with that does not say what it wants: all but what comes for single items, workers and lines."""
 
 
 class Sink(Protocol):
     """Anything callable that takes an event.
 
-    Calls come one at a time, from the thread that iterates or from a thread of the map's, at most about ten a second
-    between the first and the last.
+    Calls come one at a time, from the thread that iterates or from a thread of the map's. A sink that has an attribute
+    ``wants``, a collection of event types, is called with events of these types and no others, whose cost nobody else
+    pays; one that has none gets :data:`BY_DEFAULT`, which is at most some ten events a second between the first and the
+    last, and ten more for each bar that an item shows.
+
+    >>> from anymap import pmap
+    >>> from anymap.progress import ItemDone
+    >>> seconds = {}
+    >>> def note(event):
+    ...     seconds[event.index] = event.seconds
+    >>> note.wants = {ItemDone}
+    >>> pmap(abs, [-1, -2], backend="serial", progress=note)
+    [1, 2]
+    >>> sorted(seconds)
+    [0, 1]
     """
 
     def __call__(self, event: Event, /) -> object: ...

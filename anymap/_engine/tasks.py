@@ -1,0 +1,122 @@
+"""What items show of their own progress, and inner maps of theirs, as events of the map around them."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import TYPE_CHECKING
+
+from anymap import _tell
+from anymap._letters import TASK
+from anymap._task_progress import Progress
+from anymap.progress import BarSink
+from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anymap._engine.ledger import Chunk
+    from anymap._engine.meter import Meter
+    from anymap._letters import Told
+    from anymap.backends.base import Traits
+    from anymap.progress import Emitter
+    from anymap.progress.events import Sink
+
+_MOST = 1000
+"""As many are known at once; what more there are goes untold."""
+
+
+class Tasks:
+    """Keeps the last word on each task that is under way. Told by many threads, it tells by one, when asked to."""
+
+    def __init__(self, emitter: Emitter, meter: Meter, traits: Traits) -> None:
+        self._emitter = emitter
+        self._meter = meter
+        self._remote = traits.remote
+        self._lock = threading.Lock()
+        self._open: dict[str, TaskProgress] = {}
+        self._changed: dict[str, TaskProgress] = {}
+
+    def hear(self, told: Told) -> None:
+        number, desc, done, total, seconds, first, ended = told.message
+        event = TaskProgress(
+            key=f"{told.host}-{told.pid}-{number}",
+            index=told.item,
+            desc=desc,
+            done=done,
+            total=total,
+            ended=ended,
+            worker=f"{told.pid} on {told.host}" if self._remote else str(told.pid),
+            seconds=seconds,
+            elapsed=self._meter.elapsed,
+        )
+        with self._lock:
+            # What comes after the end of its item is of no interest.
+            if first or event.key in self._open:
+                self._take(event)
+
+    def emit_changes(self, in_flight: Iterable[Chunk]) -> None:
+        """Emit the last word on each that has changed, and that those have ended whose item is not ``in_flight``."""
+        if not self._open and not self._changed:
+            return
+        with self._lock:
+            for event in list(self._open.values()):
+                if event.index is not None and not any(event.index in chunk.indexes for chunk in in_flight):
+                    self._take(_as_ended(event))
+            changed, self._changed = self._changed, {}
+        for event in changed.values():
+            self._emitter.emit(event)
+
+    def end(self) -> None:
+        """Emit that all have ended."""
+        with self._lock:
+            for event in list(self._open.values()):
+                self._take(_as_ended(event))
+        self.emit_changes(())
+
+    def _take(self, event: TaskProgress) -> None:
+        if event.ended:
+            self._open.pop(event.key, None)
+        elif len(self._open) < _MOST or event.key in self._open:
+            self._open[event.key] = event
+        if len(self._changed) < _MOST or event.key in self._changed:
+            self._changed[event.key] = event
+
+
+def _as_ended(event: TaskProgress) -> TaskProgress:
+    return dataclasses.replace(event, ended=True)
+
+
+# --- inner maps -------------------------------------------------------------------------------------------------------
+
+
+def passed_out(sinks: tuple[Sink, ...], depth: int) -> tuple[Sink, ...]:
+    """Return the sinks of a map, with what draws a bar replaced, in an inner one, by what has the outer map draw it."""
+    if not depth or not any(isinstance(sink, BarSink) for sink in sinks) or _tell.find(TASK) is None:
+        return sinks
+    return tuple(InnerBar() if isinstance(sink, BarSink) else sink for sink in sinks)
+
+
+class InnerBar:
+    """Shows an inner map as a task of the item that it is called in."""
+
+    wants = frozenset({Started, Advanced, Finished})
+
+    def __init__(self) -> None:
+        self._place = _tell.find(TASK)
+        self._progress = Progress()
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case Started():
+                self._progress = Progress(event.total, event.desc)
+                self._progress.open(self._place)
+            case Advanced():
+                self._move(event)
+            case Finished():
+                self._move(event)
+                self._progress.close()
+
+    def _move(self, event: Advanced | Finished) -> None:
+        self._progress.total = event.total
+        self._progress.update(event.done - self._progress.done)

@@ -1,0 +1,232 @@
+"""One stream of events, the same on every backend; what no sink wants is not made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+
+import anymap
+from anymap import ConfigError, ItemTimeout, pmap
+from anymap._engine.journal import Journal
+from anymap._engine.loop import Run
+from anymap._engine.sources import Rows
+from anymap._local import post
+from anymap._plan import make_plan
+from anymap.progress import (
+    BY_DEFAULT,
+    Advanced,
+    Emitter,
+    Event,
+    Finished,
+    ItemDone,
+    ItemFailed,
+    ItemRetried,
+    ItemStarted,
+    ItemTimedOut,
+    Started,
+    WorkerLost,
+    WorkerStarted,
+)
+from anymap.testing._station import _options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from anymap.backends.base import Backend
+
+ALL = frozenset(get_args(Event))
+ENDS = (ItemDone, ItemFailed, ItemRetried)
+
+
+class Recorder:
+    """A sink that keeps what it wants."""
+
+    def __init__(self, *wants: type[Any], then: Callable[[Event], object] = lambda event: None) -> None:
+        self.wants = frozenset(wants) or ALL
+        self.events: list[Any] = []
+        self._then = then
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self._then(event)
+
+    def of(self, *kinds: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kinds)]
+
+
+def fails_at_first(folder: Path) -> Callable[[int], int]:
+    def fail_at_first(x: int) -> int:
+        if x == 3:
+            raise KeyError(x)
+        if x == 5 and not (folder / "tried").exists():
+            (folder / "tried").touch()
+            raise ConnectionError(x)
+        return x
+
+    return fail_at_first
+
+
+def test_each_item_begins_before_it_ends_and_is_done_or_failed_once(backend: Backend, tmp_path: Path) -> None:
+    sink = Recorder()
+    pmap(fails_at_first(tmp_path), range(30), backend=backend, workers=2, retries=1, on_error="skip", progress=sink)
+    assert isinstance(sink.events[0], Started)
+    assert isinstance(sink.events[-1], Finished)
+    for item in range(30):
+        story = [type(event) for event in sink.of(ItemStarted, *ENDS) if event.index == item]
+        attempt = [ItemStarted, ItemRetried]
+        end = [ItemStarted, ItemFailed if item == 3 else ItemDone]
+        assert story == (attempt + end if item in {3, 5} else end), item
+    [retried] = [event for event in sink.of(ItemRetried) if event.index == 5]
+    assert (type(retried.error), retried.attempts) == (ConnectionError, 1)
+    [failed] = sink.of(ItemFailed)
+    assert (type(failed.error), failed.attempts) == (KeyError, 2)
+    workers = {event.worker for event in sink.of(ItemStarted)}
+    assert {event.worker for event in sink.of(WorkerStarted)} == workers
+    assert all(event.seconds >= 0 for event in sink.of(ItemDone))
+
+
+def test_that_an_item_begins_is_told_while_it_runs(backend: Backend, tmp_path: Path) -> None:
+    def wait_until_told(x: int) -> bool:
+        give_up = time.monotonic() + 30
+        while not (tmp_path / str(x)).exists() and time.monotonic() < give_up:
+            time.sleep(0.001)
+        return (tmp_path / str(x)).exists()
+
+    sink = Recorder(ItemStarted, then=lambda event: (tmp_path / str(event.index)).touch())  # type: ignore[union-attr]
+    assert pmap(wait_until_told, range(3), backend=backend, workers=2, progress=sink) == [True] * 3
+
+
+def test_the_last_event_sums_the_map_up(backend: Backend) -> None:
+    sink = Recorder(Finished)
+    pmap(lambda x: time.sleep(0.1) if x == 7 else None, range(10), backend=backend, workers=2, progress=sink)
+    [end] = sink.events
+    assert end.slowest[0][0] == 7
+    assert 0.1 <= end.slowest[0][1] < 60
+    assert [seconds for _, seconds in end.slowest] == sorted((seconds for _, seconds in end.slowest), reverse=True)
+    assert len({index for index, _ in end.slowest}) == len(end.slowest) <= 5
+    assert 0 < end.busy <= 1
+
+
+@pytest.mark.parametrize("name", ["processes", "pathos", "joblib"])
+def test_a_worker_that_dies_is_told_with_how_it_ended(name: str, tmp_path: Path) -> None:
+    def die_once(x: int) -> int:
+        if x == 2 and not (tmp_path / "died").exists():
+            (tmp_path / "died").write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    sink = Recorder(WorkerLost, ItemStarted, *ENDS)
+    assert pmap(die_once, range(4), backend=name, workers=2, retries=1, chunksize=1, progress=sink) == [0, 1, 2, 3]
+    [lost] = [event for event in sink.of(WorkerLost) if event.worker == (tmp_path / "died").read_text()]
+    assert lost.exitcode == -signal.SIGKILL
+    story = [type(event) for event in sink.of(ItemStarted, *ENDS) if event.index == 2]
+    assert story == [ItemStarted, ItemRetried, ItemStarted, ItemDone]
+
+
+@pytest.mark.parametrize("name", ["processes", "threads"])
+def test_an_item_that_is_out_of_time_is_told_and_then_what_becomes_of_it(name: str) -> None:
+    def stick(x: int) -> int:
+        if x == 1:
+            time.sleep(60) if name == "processes" else stuck.wait(60)  # type: ignore[union-attr]
+        return x
+
+    stuck = threading.Event() if name == "threads" else None  # which does not travel
+    sink = Recorder(ItemStarted, ItemTimedOut, *ENDS)
+    pmap(stick, range(3), backend=name, workers=2, timeout=0.3, on_error="skip", chunksize=1, progress=sink)
+    if stuck is not None:
+        stuck.set()
+    story = [event for event in sink.events if event.index == 1]
+    assert [type(event) for event in story] == [ItemStarted, ItemTimedOut, ItemFailed]
+    assert story[1].seconds >= 0.3
+    assert isinstance(story[2].error, ItemTimeout)
+
+
+def test_a_result_that_cannot_be_loaded_fails_after_it_was_done() -> None:
+    class Unloadable:
+        def __reduce__(self) -> Any:
+            return int, ("not a number",)
+
+    sink = Recorder(*ENDS)
+    pmap(lambda x: Unloadable(), [0], backend="processes", workers=1, on_error="skip", progress=sink)
+    assert sink.events[-1].index == 0
+    assert isinstance(sink.events[-1], ItemFailed)
+
+
+def test_an_item_that_cannot_be_sent_fails_without_a_worker() -> None:
+    sink = Recorder(*ENDS)
+    pmap(str, [1, threading.Lock()], backend="processes", workers=1, on_error="skip", progress=sink)
+    assert [(type(event), event.index) for event in sink.events if event.index == 1] == [(ItemFailed, 1)]
+
+
+# Who is told what
+
+
+def test_a_sink_that_does_not_say_what_it_wants_hears_nothing_of_single_items() -> None:
+    sink: list[Any] = []
+    pmap(str, range(3), backend="serial", progress=sink.append)
+    assert {type(event) for event in sink} <= BY_DEFAULT
+    assert BY_DEFAULT.isdisjoint({ItemStarted, ItemDone, ItemFailed, ItemRetried, ItemTimedOut})
+
+
+def test_each_sink_is_given_what_it_wants() -> None:
+    items, ends = Recorder(ItemDone), Recorder(Finished)
+    pmap(str, range(3), backend="serial", progress=[items, ends])
+    assert [type(event) for event in items.events] == [ItemDone] * 3
+    assert [type(event) for event in ends.events] == [Finished]
+
+
+@pytest.mark.parametrize("wants", [{int}, Recorder, [Started, "Finished"], 3])
+def test_to_want_what_there_is_not_is_an_error(wants: Any) -> None:
+    sink = Recorder()
+    sink.wants = wants
+    with pytest.raises(ConfigError, match="wants"):
+        pmap(str, [1], backend="serial", progress=sink)
+
+
+def test_where_nobody_wants_to_know_of_items_workers_are_not_asked() -> None:
+    anymap.shutdown()
+    plan = make_plan(str, ([1],), **_options(backend="processes", workers=1, progress=Recorder(Advanced, Finished)))
+    run = Run(plan, Rows(iter([1]), prompt=True))
+    assert [batch.values for batch in run.batches()] == [["1"]]
+    assert run._flights.journal is None
+    assert run._flights.carrier is not None
+    spec = run._flights.carrier._spec  # type: ignore[attr-defined]
+    assert (spec.tells, spec.around) == (None, None)
+    assert not post._offices
+
+
+def test_a_sink_that_is_removed_leaves_the_others_what_they_want(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: Event) -> None:
+        raise RuntimeError("broken")
+
+    broken, sink = Recorder(ItemDone, then=fail), Recorder(ItemDone)
+    pmap(str, range(3), backend="serial", progress=[broken, sink])
+    assert (len(broken.events), len(sink.events)) == (1, 3)
+    assert len(caplog.records) == 1
+
+
+def test_the_journal_lets_no_item_end_before_it_has_begun() -> None:
+    """Its word on the beginning of an attempt may come late, and that on the next one early."""
+    from anymap._engine.ledger import Chunk
+    from anymap._engine.meter import Meter
+    from anymap._letters import Told
+    from anymap._worker import Answer
+
+    class Deaf:
+        def settle(self) -> None:
+            journal.begin(Told("item", "w", 0, 1, "here"))
+            journal.begin(Told("item", "w", 0, 1, "here"))
+
+    sink = Recorder()
+    journal = Journal(Emitter([sink]), Deaf(), Meter())  # type: ignore[arg-type]
+    answer = Answer(1, [None], [], 0.0, 0.0, 0.0, "w", 0)
+    journal.die(0, ValueError(), 1, 0.0, "w", is_final=False)
+    journal.land(Chunk(0, [None]), answer, [], {})
+    journal.flush()
+    assert [type(event) for event in sink.of(ItemStarted, *ENDS)] == [ItemStarted, ItemRetried, ItemStarted, ItemDone]
