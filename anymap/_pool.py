@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from anymap import _calls, _cpus
 from anymap._api import pmap
+from anymap._config import settings
 from anymap._engine.loop import Run
 from anymap._engine.results import collect
 from anymap._engine.sources import Rows
@@ -52,7 +53,7 @@ class Pool:
 
     The end of a ``with`` block ends what still runs, as ``terminate`` does; so does the end of the program. To let all
     of it finish, call ``close`` and ``join`` before. A pool holds no workers between its calls that ``pmap`` would not
-    hold. It can be pickled: the copy is a pool of its own, and in a worker it is serial, as all maps there.
+    hold. It can be pickled, so objects that have one can go to its workers; the copy is what ``Pool()`` gives there.
 
     Args:
         workers: As for :func:`anymap.pmap`.
@@ -162,7 +163,8 @@ class Pool:
         self.terminate()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._workers, self._backend)
+        # In a worker, where it goes with an object that has it, other rules hold than where it was made.
+        return type(self), ()
 
     def _check_running(self) -> None:
         if not self._is_running:
@@ -197,7 +199,9 @@ class Pool:
     ) -> Future[list[R]]:
         self._check_running()
         items = list(iterable)
-        size = chunksize or max(-(-len(items) // (_CHUNKS_A_WORKER * self._executor.workers)), 1)
+        size = max(-(-len(items) // (_CHUNKS_A_WORKER * self._executor.workers)), 1)
+        if chunksize is not None:
+            size = settings.check("chunksize", "chunksize", chunksize)
         rows = iter(items)
         return _joined([self._executor.submit(each, chunk) for chunk in iter(lambda: list(islice(rows, size)), [])])
 

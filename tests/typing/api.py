@@ -4,6 +4,7 @@
 # pyright: strict
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -174,6 +175,28 @@ assert_type(anymap.share([1]), anymap.Shared[list[int]])
 assert_type(anymap.share([1]).get(), list[int])
 assert_type(anymap.per_worker(dict[str, int]).get(), dict[str, int])
 assert_type(anymap.worker_index(), int)
+
+# The shapes that other libraries take.
+with anymap.Executor("threads", workers=2) as executor:
+    assert_type(executor, anymap.Executor)
+    assert_type(executor.submit(two, 1, b="a"), concurrent.futures.Future[bytes])
+    assert_type(list(executor.map(two, ints, strings)), list[bytes])
+standard: concurrent.futures.Executor = anymap.Executor(Processes(start_method="fork"), "50%")
+
+with anymap.Pool(2, backend="threads") as pool:
+    assert_type(pool, anymap.Pool)
+    assert_type(pool.map(one, ints), list[str])
+    assert_type(pool.starmap(two, zip(ints, strings, strict=True), 10), list[bytes])
+    assert_type(pool.imap(one, numbers()), Iterator[str])
+    assert_type(pool.imap_unordered(one, ints, chunksize=1), Iterator[str])
+    assert_type(pool.apply(two, (1, "a")), bytes)
+    assert_type(pool.apply_async(two, (1,), {"b": "a"}, callback=print), anymap.AsyncResult[bytes])
+    assert_type(pool.map_async(one, ints), anymap.AsyncResult[list[str]])
+    assert_type(pool.starmap_async(two, zip(ints, strings, strict=True)), anymap.AsyncResult[list[bytes]])
+    result = pool.apply_async(one, [1])
+    assert_type((result.get(1.5), result.ready(), result.successful()), tuple[str, bool, bool])
+    pool.close()
+    pool.join()
 
 # What is around it.
 retry = Retry(2, on=(OSError, TimeoutError), backoff=1, jitter=0.5)
