@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anymap import backends
+    from anymap import backends, logs
     from anymap._api import pmap
     from anymap._config.explain import explain
     from anymap._config.settings import Settings
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from anymap._per_worker import PerWorker, per_worker
     from anymap._pool import AsyncResult, Pool
     from anymap._registry import BackendInfo, available_backends, register
+    from anymap._rng import rng
     from anymap._share import Shared, share
     from anymap._task_progress import task_progress, track
     from anymap._worker_index import worker_index
@@ -71,9 +72,11 @@ __all__ = [
     "configure",
     "explain",
     "failure",
+    "logs",
     "per_worker",
     "pmap",
     "register",
+    "rng",
     "share",
     "shutdown",
     "task_progress",
@@ -108,6 +111,7 @@ _homes = {
     "_per_worker": ("PerWorker", "per_worker"),
     "_pool": ("AsyncResult", "Pool"),
     "_registry": ("BackendInfo", "available_backends", "register"),
+    "_rng": ("rng",),
     "_share": ("Shared", "share"),
     "_task_progress": ("task_progress", "track"),
     "_worker_index": ("worker_index",),
@@ -122,8 +126,8 @@ def __getattr__(name: str) -> Any:
             value = getattr(importlib.import_module(f"anymap.{home}"), name)
             globals()[name] = value
             return value
-    if name == "backends":
-        return importlib.import_module("anymap.backends")
+    if name in ("backends", "logs"):
+        return importlib.import_module(f"anymap.{name}")
     raise AttributeError(f"module 'anymap' has no attribute {name!r}")
 
 

@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     chunksize: int | None
     window: int | None
+    seed: int | None
 
 
 class ToList(Options, total=False):
@@ -174,6 +175,7 @@ def pmap(
     timeout: float | None = None,
     chunksize: int | None = None,
     window: int | None = None,
+    seed: int | None = None,
 ) -> Any:
     """Apply ``func`` to every item, on whatever backend the caller or the user has chosen.
 
@@ -209,9 +211,9 @@ def pmap(
         require: ``"shared_memory"``, where ``func`` has to see or change the caller's own objects. If the backend that
             was chosen cannot give it, the map warns and runs in threads.
         progress: What is shown. ``None``: a bar for the outermost map on a terminal or in a notebook, once it has
-            lasted half a second; ``True`` or ``False``; ``"bar"``, ``"log"`` or ``"none"``; keyword arguments of tqdm's
-            in a mapping; a tqdm class; anything callable that takes an event; or a list of these. See
-            :func:`anymap.progress.resolve`.
+            lasted half a second; ``True`` or ``False``; ``"bar"``, ``"rich"``, ``"log"``, ``"jsonl:PATH"`` or ``"off"``;
+            keyword arguments of tqdm's in a mapping; a tqdm class; anything callable that takes an event; or a list of
+            these. See :func:`anymap.progress.resolve`.
         desc: What the bar and the log call this map.
         total: How many items to expect, for the bar and for ``max_failures``, where the iterables do not tell.
         on_error: What becomes of an item whose call raises.
@@ -234,6 +236,8 @@ def pmap(
         chunksize: How many items travel together, 1 or more. ``None``: as measured while the map runs.
         window: How many items may be under way, 1 or more; if ``lazy``, items whose results wait to be taken count too,
             so that the input is never read further ahead than this. ``None``: two chunks for each worker.
+        seed: Gives each item a stream of random numbers of its own, which :func:`rng` returns: the same on any backend;
+            0 or more. ``None``: nobody seeds them.
 
     Returns:
         A list, or a :class:`MapIterator` if ``lazy``.

@@ -28,6 +28,8 @@ class Failure:
     """How long the last attempt took."""
     worker: str
     """Where it was tried: the process id, with the host's name if that is another one."""
+    output: str = ""
+    """What the last attempt printed, where that is kept (``output="keep"``) and the worker lived to tell."""
 
 
 class _Mark(NamedTuple):
@@ -46,6 +48,7 @@ def attach(
     seconds: float,
     worker: str,
     *,
+    output: str = "",
     depth: int,
     show_item: bool,
 ) -> Exception:
@@ -58,7 +61,7 @@ def attach(
     if mark is not None and mark.depth <= depth:
         exc = _copy(exc)
     text = format_traceback(exc)
-    setattr(exc, FAILURE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker), depth))
+    setattr(exc, FAILURE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker, output), depth))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     exc.add_note(f"anymap: {item_name(index, item, shown=show_item)} failed after {tries} in worker {worker}")
     return exc

@@ -38,6 +38,8 @@ class Told(NamedTuple):
     """Which item's code it was; ``None`` where that is not known."""
     pid: int
     host: str
+    via: int = 0
+    """The process id of the map's own worker, which may pass on what an inner map has heard."""
 
 
 @cache

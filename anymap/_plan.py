@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _backend_choice, _exceptions
+from anymap import _backend_choice, _exceptions, _report
 from anymap._config import checks, layers, settings
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import ConfigError, UnsupportedOption
+from anymap._surroundings import Surroundings
 from anymap.progress import resolve
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     config = layers.current()
+    _open_log_file(config)
     backend = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
         func=func,
@@ -51,6 +53,8 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         total=_total(options["total"], iterables),
         desc=checks.text("desc", options["desc"]),
         sinks=tuple(_sinks(config, options["progress"])),
+        seed=_asked_or_set(config, "seed", options),
+        listeners=_report.listeners(backend.name, Surroundings.of(config)),
         config=config,
     )
     _check_timeout(plan)
@@ -78,6 +82,18 @@ def _sinks(config: Config, asked: Any) -> list[Sink]:
         return resolve(said.value)
     except ConfigError as exc:
         raise ConfigError(f"{said.origin}: {exc}") from None
+
+
+def _open_log_file(config: Config) -> None:
+    said = config.said("log_file")
+    if said is None or config.inherited is not None:
+        return
+    from anymap import logs  # noqa: PLC0415 - only wanted by few
+
+    try:
+        logs.add_to_root(said.value)
+    except ConfigError as exc:
+        raise ConfigError(f"{said.origin}: log_file: {exc}") from None
 
 
 def _is_container(iterable: Any) -> bool:

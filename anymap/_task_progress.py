@@ -85,8 +85,9 @@ class Progress:
         if not isinstance(desc, str | None):
             raise ConfigError(f"desc must be a string, not {desc!r}")
         self.total = _whole(total)
-        """May be set while it runs, as ``desc`` may."""
+        """How many updates there will be. May be set while it runs."""
         self.desc = desc
+        """What it is called. May be set while it runs."""
         self.done = 0
         """The updates so far."""
         self._began = 0.0

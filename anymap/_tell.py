@@ -65,7 +65,8 @@ def send(
     """Do :func:`tell` for a place that was found before. ``pid`` and ``name`` of the host: whose message is passed on."""
     tells = place.spec.tells
     assert tells is not None  # noqa: S101 - it was found by its topics
-    told = Told(topic, message, place.item(), os.getpid() if pid is None else pid, name or host())
+    here = os.getpid()
+    told = Told(topic, message, place.item(), here if pid is None else pid, name or host(), here)
     if tells.hear is not None:
         tells.hear(told)
         return True

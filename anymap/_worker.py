@@ -82,12 +82,14 @@ class MapSpec(NamedTuple):
     """A function of ours that wraps the map's, out there."""
     outer: Seat | None = None
     """Where memory is shared: the seat of whoever called the map, if he is himself inside of one."""
+    ambience: Any = None
+    """What items find around them; see ``_ambience``. ``None``: what is there."""
 
 
 class Seat:
     """A thread while it runs a task. Its index among the map's workers is only sought when it is asked for."""
 
-    __slots__ = ("board", "durations", "index", "leave", "offset", "outbox", "task")
+    __slots__ = ("board", "durations", "index", "kept", "leave", "offset", "outbox", "stream", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -99,6 +101,10 @@ class Seat:
         """Seconds that each row took, by its position; empty where nobody wants to know."""
         self.outbox: Any = None
         """What was told and is still here; made when there is something."""
+        self.stream: tuple[int, Any] | None = None
+        """An item that has asked for its random numbers, and their generator."""
+        self.kept: dict[int, str] | None = None
+        """What items that failed have printed, by position, where it is kept."""
         self.leave: Callable[[], object] | None = None
         """To be called when the chunk has ended."""
 
@@ -109,6 +115,10 @@ class Seat:
 
     def position(self) -> int:
         return -1 if self.board is None else _board.read_position(self.board, self.offset)
+
+    def keep_output(self, text: str) -> None:
+        """Keep what the running item has printed, for the answer."""
+        self.kept = {**(self.kept or {}), self.position(): text}
 
     @property
     def spec(self) -> MapSpec:
@@ -144,6 +154,8 @@ class Answer(NamedTuple):
     """Letters of the items to their map that nothing else has brought home; see ``_tell``."""
     durations: dict[int, float] | None = None
     """Seconds that each row took, by its position, where somebody wants to know."""
+    kept: dict[int, str] | None = None
+    """What items that failed have printed, by position, where it is kept."""
 
 
 class Task:
@@ -256,9 +268,10 @@ def _run(task: Task) -> Answer:
     if spec.parent:
         settle_in(spec.parent)
     try:
-        context = _context(task)
         with _inside(task) as taken:
-            return _with_extras(_answer_or_end(task, context), taken)
+            if spec.ambience is not None:
+                spec.ambience.settle()
+            return _with_extras(_answer_or_end(task, _context(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         broken = _exceptions.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
@@ -266,9 +279,10 @@ def _run(task: Task) -> Answer:
 
 def _with_extras(answer: Answer, taken: Seat) -> Answer:
     """Add to an answer what most are without."""
-    if taken.outbox is None and not taken.durations:
+    if taken.outbox is None and not taken.durations and taken.kept is None:
         return answer
-    return answer._replace(told=taken.outbox and taken.outbox.empty(), durations=taken.durations or None)
+    told = taken.outbox and taken.outbox.empty()
+    return answer._replace(told=told, durations=taken.durations or None, kept=taken.kept)
 
 
 def _answer_in_memory(task: Task) -> Answer:
@@ -346,8 +360,10 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
     from anymap import _heartbeat  # noqa: PLC0415 - what workers of this host do without, they need not import
 
     with _heartbeat.beating(task, board) as outbox:
-        if (taken := seat.get()) is not None:
-            taken.outbox = outbox
+        if outbox is not None and (taken := seat.get()) is not None:
+            earlier, taken.outbox = taken.outbox, outbox
+            for letter in earlier.empty() if earlier is not None else ():
+                outbox.put(letter)
         return _run_rows(task, context.func, rows, board, 0)
 
 
@@ -380,6 +396,14 @@ class _Ran(NamedTuple):
 
 
 def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
+    ambience = task.spec.ambience
+    if ambience is None:
+        return _run_each(task, func, rows, board, slot)
+    with ambience.inside():
+        return _run_each(task, ambience.around(func), rows, board, slot)
+
+
+def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
     """Run the rows one after another until the chunk, its time budget or the map ends."""
     star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
     offset = _board.item_offset(slot)

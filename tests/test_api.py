@@ -70,6 +70,7 @@ def test_the_signature_is_the_one_that_is_promised() -> None:
         "timeout": None,
         "chunksize": None,
         "window": None,
+        "seed": None,
     }
 
 

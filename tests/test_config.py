@@ -335,6 +335,12 @@ def test_the_line_of_a_key_is_found(text: str, wanted: tuple[str, ...], line: in
     assert find_line(text, wanted) == line
 
 
+def test_the_table_of_the_log_file_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "project" / "pyproject.toml", "[tool.anymap.logs]\nfile = 'run.log'\nmax_bytes = 5")
+    assert value("log_file") == {"filename": "run.log", "max_bytes": 5}
+    assert origin("log_file") == f"{file}, line 1"
+
+
 # --- profiles ---------------------------------------------------------------------------------------------------------
 
 PROFILES = """

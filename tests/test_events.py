@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-import anymap
 from anymap import ConfigError, ItemTimeout, pmap
 from anymap._engine.journal import Journal
 from anymap._engine.loop import Run
 from anymap._engine.sources import Rows
-from anymap._local import post
+from anymap._letters import ITEM, TASK
 from anymap._plan import make_plan
+from anymap._records import LOGGED
 from anymap.progress import (
     BY_DEFAULT,
     Advanced,
@@ -28,8 +29,9 @@ from anymap.progress import (
     ItemRetried,
     ItemStarted,
     ItemTimedOut,
+    LogRecord,
     Started,
-    WorkerLost,
+    WorkerDied,
     WorkerStarted,
 )
 from anymap.testing._station import _options
@@ -121,9 +123,9 @@ def test_a_worker_that_dies_is_told_with_how_it_ended(name: str, tmp_path: Path)
             os.kill(os.getpid(), signal.SIGKILL)
         return x
 
-    sink = Recorder(WorkerLost, ItemStarted, *ENDS)
+    sink = Recorder(WorkerDied, ItemStarted, *ENDS)
     assert pmap(die_once, range(4), backend=name, workers=2, retries=1, chunksize=1, progress=sink) == [0, 1, 2, 3]
-    [lost] = [event for event in sink.of(WorkerLost) if event.worker == (tmp_path / "died").read_text()]
+    [lost] = [event for event in sink.of(WorkerDied) if event.worker == (tmp_path / "died").read_text()]
     assert lost.exitcode == -signal.SIGKILL
     story = [type(event) for event in sink.of(ItemStarted, *ENDS) if event.index == 2]
     assert story == [ItemStarted, ItemRetried, ItemStarted, ItemDone]
@@ -164,6 +166,16 @@ def test_an_item_that_cannot_be_sent_fails_without_a_worker() -> None:
     assert [(type(event), event.index) for event in sink.events if event.index == 1] == [(ItemFailed, 1)]
 
 
+def test_what_items_log_is_told_with_their_index(backend: Backend) -> None:
+    def log(x: int) -> None:
+        logging.getLogger("mine").error("item %d", x)
+
+    sink = Recorder(LogRecord)
+    pmap(log, range(3), backend=backend, workers=2, progress=sink)
+    told = sorted((event.record.name, event.record.getMessage(), event.record.anymap_item) for event in sink.events)
+    assert told == [("mine", f"item {x}", x) for x in range(3)]
+
+
 # Who is told what
 
 
@@ -190,15 +202,14 @@ def test_to_want_what_there_is_not_is_an_error(wants: Any) -> None:
 
 
 def test_where_nobody_wants_to_know_of_items_workers_are_not_asked() -> None:
-    anymap.shutdown()
     plan = make_plan(str, ([1],), **_options(backend="processes", workers=1, progress=Recorder(Advanced, Finished)))
     run = Run(plan, Rows(iter([1]), prompt=True))
     assert [batch.values for batch in run.batches()] == [["1"]]
     assert run._flights.journal is None
     assert run._flights.carrier is not None
     spec = run._flights.carrier._spec  # type: ignore[attr-defined]
-    assert (spec.tells, spec.around) == (None, None)
-    assert not post._offices
+    assert spec.around is None
+    assert spec.tells.topics.isdisjoint({ITEM, TASK, LOGGED})
 
 
 def test_a_sink_that_is_removed_leaves_the_others_what_they_want(caplog: pytest.LogCaptureFixture) -> None:

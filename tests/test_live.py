@@ -164,6 +164,14 @@ def test_items_that_are_given_up_take_places_until_they_end() -> None:
         released.set()
 
 
+@pytest.mark.parametrize("make", [ThreadPoolExecutor, multiprocessing.pool.ThreadPool])
+def test_a_map_inside_of_a_map_does_not_wait_for_the_threads_that_wait_for_it(make: Callable[[int], Any]) -> None:
+    with make(1) as engine:
+        with pytest.raises(UnsupportedOption, match="may wait for itself for ever"):
+            pmap(lambda _: pmap(abs, [-1], backend=engine), [0], backend=engine)
+        assert pmap(lambda _: pmap(abs, [-1]), [0], backend=engine) == [[1]]
+
+
 def test_a_late_worker_of_a_pool_writes_to_no_later_maps_board() -> None:
     reader, writer = os.pipe()
 

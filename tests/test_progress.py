@@ -392,6 +392,8 @@ def test_a_class_of_the_callers_draws_the_bar_and_is_left_as_it_was() -> None:
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_rich_draws_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    if tqdm.__version__ < "4.67":
+        pytest.skip("the bar of this tqdm.rich fails")
     pytest.importorskip("rich")
     from tqdm.rich import tqdm as tqdm_rich
 
@@ -824,3 +826,38 @@ def test_a_notebook_with_ipywidgets_shows_widgets() -> None:
     texts = [model.state.value for model in models if model.model_name == "HTMLModel"]
     assert any("20/20" in text for text in texts)
     assert any("7/20" in text for text in texts)
+
+
+TASKS = """
+sinks = resolve(True)
+emitter = Emitter(sinks)
+def task(key, done, seconds, ended=False):
+    emitter.emit(TaskProgress(key=key, index=int(key), desc="job " + key, done=done, total=10, ended=ended, worker="1",
+                              seconds=seconds, elapsed=seconds))
+emitter.emit(Started(desc=None, total=20, backend="serial", workers=1))
+task("1", 3, 1.0)
+task("2", 4, 1.0)
+task("1", 10, 2.0, ended=True)
+task("3", 5, 1.0)
+task("2", 10, 2.0, ended=True)
+task("3", 6, 2.0)
+"""
+
+
+def test_tasks_in_a_notebook_are_widgets_that_take_turns() -> None:
+    pytest.importorskip("ipywidgets")
+    notebook = run_notebook("from anymap.progress import *" + TASKS)
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["display_data"] * 3
+    models = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"].state
+    bars = [model.state for model in models.values() if model.model_name == "FloatProgressModel"]
+    assert sorted((bar.value, bar.max) for bar in bars) == [(0, 20), (4, 10), (6, 10)]
+    texts = " ".join(model.state.value for model in models.values() if model.model_name == "HTMLModel")
+    assert "job 3" in texts.replace("\u2007", " ")
+    boxes = [model.state for model in models.values() if model.model_name == "HBoxModel"]
+    displays = [models[box.layout.removeprefix("IPY_MODEL_")].state.get("display") for box in boxes]
+    assert displays.count("none") == 1  # that of the task which ended last
+
+
+def test_tasks_in_a_notebook_without_widgets_show_nothing_of_their_own() -> None:
+    notebook = run_notebook("import sys\nsys.modules['ipywidgets'] = None\nfrom anymap.progress import *" + TASKS)
+    assert not any("job" in output.text for output in notebook.cells[0].outputs)

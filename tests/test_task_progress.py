@@ -195,3 +195,18 @@ def test_a_bar_that_goes_to_a_file_has_no_rows_for_tasks_as_a_file_has_no_way_ba
     assert "3/3" in text
     assert "\x1b[A" not in text
     assert Emitter([sink]).wants(TaskProgress)
+
+
+def test_workers_of_an_inner_map_show_their_tasks_side_by_side(tmp_path: Path) -> None:
+    def show(row: int) -> None:
+        with task_progress(desc=f"row {row}") as bar:
+            (tmp_path / f"{row}").touch()
+            until(lambda: all((tmp_path / str(other)).exists() for other in range(2)))
+            bar.update()
+
+    def work(item: int) -> None:
+        pmap(show, range(2), backend="processes", workers=2, chunksize=1)
+
+    sink = Tasks()
+    pmap(work, [0], backend="serial", progress=sink)
+    assert sorted((event.desc, event.index, event.done) for event in sink.ends) == [("row 0", 0, 1), ("row 1", 0, 1)]

@@ -92,7 +92,8 @@ def test_outside_a_map_and_where_nobody_listens_nobody_is_told() -> None:
     assert pmap(lambda item: tell("heard", item), [1], backend="serial") == [False]
 
 
-def test_a_map_to_which_nobody_listens_makes_no_pipe() -> None:
+def test_a_map_to_which_nobody_listens_makes_no_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYMAP_LOGS", "off")
     anymap.shutdown()
     pmap(tell_three, [1, 2], backend="processes", workers=1, progress=False)
     assert not post._offices

@@ -556,3 +556,86 @@ pmap(lambda x: x or os._exit(1), range(3), backend="processes", workers=1, on_er
     assert "retried=3]" in retried
     assert "100%|" in lost
     assert "failed=1, lost=1]" in lost
+
+
+LOGGING = r"""
+import logging
+root, named = logging.StreamHandler(), logging.StreamHandler(sys.stdout)
+logging.basicConfig(handlers=[root], format="%(name)s: %(message)s")
+named.setFormatter(logging.Formatter("named: %(message)s"))
+logging.getLogger("app").addHandler(named)
+logging.getLogger("app").propagate = False
+untouched = dict(vars(root)), dict(vars(named)), dict(vars(logging.lastResort))
+"""
+RESTORED = "assert (dict(vars(root)), dict(vars(named)), dict(vars(logging.lastResort))) == untouched\n"
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+@pytest.mark.parametrize("progress", ["True", "'rich'"])
+def test_log_lines_stand_above_the_bar_whatever_logger_has_the_handler(columns: int, progress: str) -> None:
+    if progress == "'rich'":
+        pytest.importorskip("rich")
+    program = f"""{SCRIPT}{LOGGING}
+def mark(name, terminal=sys.stderr):  # not by what rich puts in its place
+    terminal.write(f"\x1b]2;{{name}}\x07")
+    terminal.flush()
+
+bar = Map(progress={progress}, desc="files")
+bar.at(3, 1.0)
+logging.warning("one")
+logging.getLogger("app").warning("two")
+bar.at(5, 2.0)
+logging.warning("three")
+mark("on")
+bar.end(20, 3.0)
+{RESTORED}
+logging.warning("four")
+"""
+    shots = shown(program, columns)
+    *above, running = lines(shots["on"])
+    assert above == ["root: one", "named: two", "root: three"]
+    assert "5/20" in running
+    *above, last, after = lines(shots["end"])
+    assert above == ["root: one", "named: two", "root: three"]
+    assert "20/20" in last
+    assert after == "root: four"
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_what_workers_log_and_print_stands_above_the_bar(columns: int) -> None:
+    program = f"""{SCRIPT}{LOGGING}
+import os
+os.environ["ANYMAP_OUTPUT"] = "forward"
+from anymap import pmap
+
+def work(item):
+    logging.getLogger("app").warning("logged %d", item)
+    print("printed", item)
+    return item
+
+tqdm.std.time = time = __import__("time").time
+pmap(work, range(5), workers=1, progress=True, backend="processes")
+{RESTORED}
+"""
+    *above, last = lines(shown(program, columns)["end"])
+    assert above == [line for item in range(5) for line in (f"named: logged {item}", f"printed {item}")]
+    assert "5/5" in last
+
+
+def test_a_log_line_between_two_bars_leaves_both_whole() -> None:
+    program = f"""{SCRIPT}{LOGGING}
+first, second = Map(desc="first"), Map(desc="second")
+first.at(3, 1.0)
+second.at(4, 1.0)
+logging.warning("here")
+first.at(5, 2.0)
+mark("both")
+second.end(20, 3.0)
+logging.warning("there")
+first.end(20, 3.0)
+{RESTORED}
+"""
+    shots = shown(program)
+    above, one, two = lines(shots["both"])
+    assert (above, one[:5], two[:6]) == ("root: here", "first", "second")
+    assert [line.split(":")[0] for line in lines(shots["end"])] == ["root", "second", "root", "first"]

@@ -156,6 +156,10 @@ class _Reader:
         for name, value in data.items():
             if name == "backends":
                 said |= self._options(self._mapping(value, *at, name), (*at, name))
+            elif name == "logs" and isinstance(value, dict):
+                # The table [tool.anymap.logs] is about the file; what else is to be done with records is one word.
+                options = {"filename" if key == "file" else key: each for key, each in value.items()}
+                said["log_file"] = self._setting("log_file", options, (*at, name))
             elif name == "profile" and not at:
                 said[name] = self._value(self._text_value(value, name), name)
             else:

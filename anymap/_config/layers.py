@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anymap._config import files, variables
 from anymap._config.checks import did_you_mean
 from anymap._config.scope import Inherited, Scope, around, scope
-from anymap._config.settings import OF_INNER_MAPS, SETTINGS
+from anymap._config.settings import OF_INNER_MAPS, OF_THE_OUTERMOST, SETTINGS
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
 
@@ -73,7 +73,7 @@ class Config:
         around = 1 if self.inherited is None else self.inherited.workers
         nested, force = self.value("nested"), self.force_backend
         said = {name: value for name, (value, origin) in self._layer.items() if origin != "default"}
-        names = said.keys() - {"progress", "force_backend"} if nested == "inherit" else OF_INNER_MAPS
+        names = said.keys() - {*OF_THE_OUTERMOST} if nested == "inherit" else OF_INNER_MAPS
         values = {name: said[name] for name in names if name in said}
         forced = None if force is None else force.value
         return Inherited(self.depth + 1, nested, forced, around * workers, values)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from anymap._config import checks
 from anymap._errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
 
@@ -25,6 +28,40 @@ def _retries(where: str, value: Any) -> Any:
     return value
 
 
+def _prefix(where: str, value: Any) -> str:
+    try:
+        str(value).format(item=0, backend="", worker=0, host="")
+    except (AttributeError, LookupError, ValueError):
+        message = f"{where} may name {{item}}, {{backend}}, {{worker}} and {{host}}, and nothing else in braces, not {value!r}"
+        raise ConfigError(message) from None
+    return str(value)
+
+
+def _context(where: str, value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{where} must be a list of variables, each as 'module:variable', not {value!r}")
+    names = tuple(name.strip() for name in names)
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise ConfigError(f"{where} must name each variable as 'module:variable', not {name!r}")
+    return names
+
+
+def _log_file(where: str, value: Any) -> Mapping[str, Any]:
+    options = {"filename": value} if isinstance(value, str | os.PathLike) else value
+    if not isinstance(options, Mapping) or "filename" not in options:
+        raise ConfigError(f"{where} must be a file's name, or a table of what rotating_file takes, not {value!r}")
+    for name in options:
+        if name not in _OF_LOG_FILES:
+            hint = checks.did_you_mean(name, _OF_LOG_FILES)
+            raise ConfigError(f"{where}: rotating_file takes no {name!r}.{hint} It takes {', '.join(_OF_LOG_FILES)}")
+    return options
+
+
+_VARIABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_OF_LOG_FILES = ("filename", "max_bytes", "backups", "when", "compress", "encoding")
+
 SETTINGS = {
     "backend": Setting(checks.anything),
     "workers": Setting(checks.workers),
@@ -37,10 +74,18 @@ SETTINGS = {
     "inner_threads": Setting(checks.count),
     "idle_timeout": Setting(checks.seconds, 60.0),
     "show_items": Setting(checks.switch, default=True),
+    "seed": Setting(checks.whole),
+    "logs": Setting(checks.one_of("forward", "off"), "forward"),
+    "output": Setting(checks.one_of("inherit", "forward", "keep"), "inherit"),
+    "output_prefix": Setting(_prefix, ""),
+    "context": Setting(_context, ()),
+    "log_file": Setting(_log_file),
 }
 
-OF_INNER_MAPS = ("show_items", "inner_threads", "idle_timeout")
-"""What a map passes on to those inside of it by any rule; by the rule ``inherit`` all but ``progress``."""
+OF_INNER_MAPS = ("logs", "output", "output_prefix", "context", "show_items", "inner_threads", "idle_timeout")
+"""What a map passes on to those inside of it by any rule."""
+OF_THE_OUTERMOST = ("progress", "seed", "log_file", "force_backend", "profile", "config")
+"""What it does not pass on by the rule ``inherit``, which passes on the rest."""
 
 
 class Settings(TypedDict, total=False):
@@ -69,6 +114,20 @@ class Settings(TypedDict, total=False):
     """Seconds after which workers that nobody needs end; 60 by default."""
     show_items: bool | Literal["on", "off"] | None
     """Whether an item's ``repr`` may stand in messages: not where items are secret."""
+    seed: int | None
+    """Gives each item random numbers of its own: as :func:`pmap` takes it."""
+    logs: Literal["forward", "off"] | None
+    """Whether what items log and warn of reaches the caller's logging (it does by default)."""
+    output: Literal["inherit", "forward", "keep"] | None
+    """What becomes of what items print. ``"inherit"``: it goes where the worker's output goes (the default).
+    ``"forward"``: the caller prints it, whole lines at a time, above the bar. ``"keep"``: it is in ``Failure.output``."""
+    output_prefix: str | None
+    """Stands before each line that is forwarded, with ``{item}``, ``{backend}``, ``{worker}``, ``{host}`` filled in."""
+    context: Sequence[str] | str | None
+    """Context variables whose values items see as their caller does, each as ``"module:variable"``."""
+    log_file: str | os.PathLike[str] | Mapping[str, Any] | None
+    """A file to which all that is logged goes, from the first map on, in all processes: its name, or what
+    :func:`anymap.logs.rotating_file` takes."""
     profile: str | None
     """The profile of the configuration file that holds."""
     backends: Mapping[str, Mapping[str, Any]] | None

@@ -8,10 +8,11 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _board, _exceptions, _heartbeat, _letters, _payload, _worker
+from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _payload, _worker
 from anymap._config.layers import portable
 from anymap._errors import NotPicklable
 from anymap._local import desk
+from anymap._surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,7 @@ class InMemory:
             inherited=plan.config.passed_on(plan.backend.workers),
             places=[None] * plan.backend.workers,
             tells=hearing.tells_in_memory(),
+            ambience=_ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed),
             around=around,
             outer=_worker.seat.get(),
         )
@@ -105,6 +107,7 @@ class InBytes:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
+        ambience = _ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
         self._folder = self._desk.folder if self._desk is not None else None
@@ -124,6 +127,7 @@ class InBytes:
             inherited=portable(plan.config.passed_on(plan.backend.workers)),
             places=None if remote else plan.backend.workers,
             tells=tells,
+            ambience=ambience,
             around=around,
         )
 

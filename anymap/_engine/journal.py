@@ -14,7 +14,7 @@ from anymap.progress.events import (
     ItemRetried,
     ItemStarted,
     ItemTimedOut,
-    WorkerLost,
+    WorkerDied,
     WorkerStarted,
 )
 
@@ -62,13 +62,13 @@ class _Lost:
     """Items that may have run in vain, and the workers that were lost with them."""
 
     indexes: tuple[int, ...]
-    workers: tuple[WorkerLost, ...]
+    workers: tuple[WorkerDied, ...]
 
 
 class Journal:
     """Turns what happens to chunks into events, in an order in which no item ends before it begins."""
 
-    kinds: ClassVar = (*_OF_ITEMS, WorkerStarted, WorkerLost)
+    kinds: ClassVar = (*_OF_ITEMS, WorkerStarted, WorkerDied)
     """What it can tell."""
 
     def __init__(self, emitter: Emitter, hearing: Hearing, meter: Meter) -> None:
@@ -107,7 +107,7 @@ class Journal:
         at = self._meter.elapsed
         known: Iterable[tuple[str | None, int | None]]
         known = [(None, None)] if dead is None else [(str(pid), code) for pid, code in dead.items()]
-        workers = tuple(WorkerLost(worker=worker, exitcode=code, cause=cause, elapsed=at) for worker, code in known)
+        workers = tuple(WorkerDied(worker=worker, exitcode=code, cause=cause, elapsed=at) for worker, code in known)
         rest = tuple(index for index in chunk.indexes if blamed is None or index != chunk.start + blamed)
         self._noted.append(_Lost(rest, workers))
 

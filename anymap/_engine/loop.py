@@ -164,10 +164,13 @@ class Run:
         self._ledger.counts.failed += len(errors)
         for position, raised, seconds in answer.failures:
             if position not in arrival.again:
-                errors[position] = self._attach(chunk, position, carrier.error(raised), seconds, answer.worker)
+                kept = (answer.kept or {}).get(position, "")
+                errors[position] = self._attach(chunk, position, carrier.error(raised), seconds, answer.worker, kept)
         return values, errors
 
-    def _attach(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> Exception:
+    def _attach(
+        self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str, output: str = ""
+    ) -> Exception:
         index, plan = chunk.start + position, self._plan
         attempts = max(self._ledger.attempts.pop(index, 1), 1)
         return _failures.attach(
@@ -177,6 +180,7 @@ class Run:
             attempts,
             seconds,
             worker,
+            output=output,
             depth=plan.depth,
             show_item=plan.show_items,
         )

@@ -78,6 +78,7 @@ class Plan:
     sinks: tuple[Sink, ...] = field(default=())
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    seed: int | None = None
     config: Config
     """The settings that hold."""
 

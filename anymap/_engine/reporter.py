@@ -8,7 +8,7 @@ from anymap._engine.advice import advise
 from anymap._engine.journal import Journal
 from anymap._engine.tasks import Tasks, passed_out
 from anymap._letters import ITEM, TASK
-from anymap.progress import Advanced, Emitter, Finished, ItemDone, ItemStarted, Started, TaskProgress
+from anymap.progress import Advanced, Emitter, Finished, ItemDone, ItemStarted, LogRecord, Started, TaskProgress
 
 if TYPE_CHECKING:
     from anymap._board import Mark
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anymap._engine.flights import Flights
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
+    from anymap._engine.records import Records
 
 
 class Reporter:
@@ -28,6 +29,7 @@ class Reporter:
         self._workers = 1
         self._tasks = self._listen_to_tasks()
         self._journal = flights.journal = self._keep_journal()
+        self._records = self._listen_to_records()
 
     def __bool__(self) -> bool:
         """Somebody listens."""
@@ -58,6 +60,8 @@ class Reporter:
         """Tell what has happened to single items and workers since the last time."""
         if self._journal is not None:
             self._journal.flush()
+        if self._records is not None:
+            self._records.flush()
 
     def advance(self, marks: dict[Chunk, Mark]) -> None:
         """Tell how far it all is; ``marks`` of the chunks in flight."""
@@ -80,6 +84,13 @@ class Reporter:
         tasks = Tasks(self._emitter, self._flights.meter, self._plan.backend.traits)
         self._flights.hearing.listen(TASK, tasks.hear)
         return tasks
+
+    def _listen_to_records(self) -> Records | None:
+        if not self._emitter.wants(LogRecord):
+            return None
+        from anymap._engine.records import Records  # noqa: PLC0415 - as above
+
+        return Records(self._plan, self._emitter, self._flights.hearing, self._flights.meter)
 
     def _keep_journal(self) -> Journal | None:
         if not self._emitter.wants(*Journal.kinds):

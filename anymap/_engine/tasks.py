@@ -35,6 +35,7 @@ class Tasks:
         self._remote = traits.remote
         self._lock = threading.Lock()
         self._open: dict[str, TaskProgress] = {}
+        self._via: dict[str, int] = {}
         self._changed: dict[str, TaskProgress] = {}
 
     def hear(self, told: Told) -> None:
@@ -52,6 +53,9 @@ class Tasks:
         )
         with self._lock:
             # What comes after the end of its item is of no interest.
+            if first:
+                self._end_those_of_dead_workers(event.index, told.via)
+                self._via[event.key] = told.via
             if first or event.key in self._open:
                 self._take(event)
 
@@ -74,9 +78,16 @@ class Tasks:
                 self._take(_as_ended(event))
         self.emit_changes(())
 
+    def _end_those_of_dead_workers(self, index: int | None, worker: int) -> None:
+        """An item that shows something in another worker is being tried again."""
+        for event in list(self._open.values()):
+            if index is not None and event.index == index and self._via.get(event.key) != worker:
+                self._take(_as_ended(event))
+
     def _take(self, event: TaskProgress) -> None:
         if event.ended:
             self._open.pop(event.key, None)
+            self._via.pop(event.key, None)
         elif len(self._open) < _MOST or event.key in self._open:
             self._open[event.key] = event
         if len(self._changed) < _MOST or event.key in self._changed:

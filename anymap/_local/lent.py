@@ -11,11 +11,11 @@ from concurrent.futures import Future, InvalidStateError, wait
 from typing import TYPE_CHECKING, Any
 
 from anymap import _cpus
-from anymap._errors import BackendConnectionError
+from anymap._errors import BackendConnectionError, UnsupportedOption
 from anymap.backends.base import Backend, ChunkLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from anymap._worker import Answer, Task
 
@@ -146,6 +146,15 @@ class OnLent(Backend):
         """Take a task off the books; return it, unless it was not there any more."""
         with self._lock:
             return self._sent.pop(future, None)
+
+
+def refuse_own_threads(engine: Any, threads: Iterable[object]) -> None:
+    """Refuse to run a map of an item that has one of the engine's own threads: all of them might wait like this one."""
+    if threading.current_thread() in threads:
+        raise UnsupportedOption(
+            f"this map is called in a thread of the {type(engine).__name__} that it is to run on, and so may wait for itself "
+            "for ever: name another backend for maps inside of maps"
+        )
 
 
 def fail(future: Future[Answer], exc: BaseException) -> None:

@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anymap import _worker
-from anymap._local.lent import OnLent, packed
+from anymap._local.lent import OnLent, packed, refuse_own_threads
 from anymap._local.pooled import describe
 from anymap.backends.base import ChunkLost, Task, Traits
 
@@ -68,6 +68,10 @@ class ThreadExecutor(AnyExecutor):
 
     name: ClassVar[str] = "ThreadPoolExecutor"
     traits = Traits(shares_memory=True, borrowed=True)
+
+    def open(self, workers: int | None) -> None:
+        refuse_own_threads(self._engine, self._engine._threads)
+        super().open(workers)
 
     def _job(self, task: Task) -> Any:
         return self._engine.submit(task)

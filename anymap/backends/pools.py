@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from anymap import _board, _watch, _worker
 from anymap._errors import BackendConnectionError
-from anymap._local.lent import OnLent, fail, packed
+from anymap._local.lent import OnLent, fail, packed, refuse_own_threads
 from anymap._local.pooled import describe
 from anymap.backends.base import ChunkLost, Task, Traits
 
@@ -37,6 +37,10 @@ class ThreadPool(OnLent):
 
     name: ClassVar[str] = "ThreadPool"
     traits = Traits(shares_memory=True, borrowed=True)
+
+    def open(self, workers: int | None) -> None:
+        refuse_own_threads(self._engine, self._engine._pool)
+        super().open(workers)
 
     def _size(self) -> int:
         size: int = self._engine._processes

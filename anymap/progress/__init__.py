@@ -19,7 +19,7 @@ from anymap.progress.events import (
     Sink,
     Started,
     TaskProgress,
-    WorkerLost,
+    WorkerDied,
     WorkerStarted,
 )
 
@@ -47,7 +47,7 @@ __all__ = [
     "Sink",
     "Started",
     "TaskProgress",
-    "WorkerLost",
+    "WorkerDied",
     "WorkerStarted",
     "resolve",
 ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anymap.progress._above import release_handlers
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
@@ -116,6 +117,7 @@ class BarSink:
         if bar is not None:
             # Else it draws itself once more when it is collected.
             bar.disable = True
+            release_handlers()
 
 
 def _elapsed(event: Event) -> float:

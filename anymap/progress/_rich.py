@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anymap import _forks
+from anymap.progress._above import guard_handlers, release_handlers
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
@@ -103,6 +104,7 @@ class _Display:
             auto_refresh=False,
         )
         self._progress.start()
+        guard_handlers()
 
     def add(self, desc: str, total: int | None) -> TaskID:
         return self._progress.add_task(desc, total=total, counts="")
@@ -121,6 +123,7 @@ class _Display:
                 return
             _displays.remove(self)
         self._progress.stop()
+        release_handlers()
 
 
 _lock = _forks.Lock()
@@ -142,3 +145,4 @@ def _join(console: Console | None) -> _Display:
 
 # They are the parent's to draw.
 _forks.in_child(_displays.clear)
+_forks.in_child(release_handlers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 from anymap._errors import ConfigError
+from anymap.progress._above import guard_handlers, release_handlers
 from anymap.progress._where import in_notebook
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Bar(tqdm):  # type: ignore[misc]
             # What stays is printed above all open bars; it must not be seen twice.
             self.clear(nolock=True)
         super().close()
+        release_handlers()
         if stays and not self.gui:
             _close_ranks(place)
 
@@ -111,6 +113,7 @@ def _in_child() -> None:
         bar.disable = True
         tqdm._instances.discard(bar)
     _LOCK.release()
+    release_handlers()
 
 
 if hasattr(os, "register_at_fork"):
@@ -178,6 +181,8 @@ def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | 
     bar = chosen(**{**told, **options})
     if not bar.disable:
         _adjust(bar)
+        if not bar.gui:
+            guard_handlers()
     return bar
 
 

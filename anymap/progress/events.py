@@ -26,7 +26,7 @@ __all__ = [
     "Sink",
     "Started",
     "TaskProgress",
-    "WorkerLost",
+    "WorkerDied",
     "WorkerStarted",
 ]
 
@@ -169,7 +169,7 @@ class WorkerStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLost:
+class WorkerDied:
     """A worker died, or an engine gave up what it ran."""
 
     worker: str | None
@@ -219,7 +219,7 @@ Event = (
     | ItemRetried
     | ItemTimedOut
     | WorkerStarted
-    | WorkerLost
+    | WorkerDied
     | Advanced
     | TaskProgress
     | LogRecord

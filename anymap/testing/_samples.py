@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 ORIGIN = os.getpid()
 """The process that imported this module: a fork of it still says so."""
+request: ContextVar[str | None] = ContextVar("request", default=None)
+"""Something that the caller sets, and items may see."""
 
 
 def identity(x: Any) -> Any:
