@@ -160,6 +160,8 @@ def show(event: Event) -> None:
             assert_type((done, failed, elapsed), tuple[int, int, float])
         case Finished(complete=complete):
             assert_type(complete, bool)
+        case _:
+            pass
 
 
 pmap(one, ints, progress=None)
