@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anymap import _forks
 from anymap.progress._above import guard_handlers, release_handlers
+from anymap.progress._titles import title
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
@@ -70,7 +71,7 @@ class RichSink:
         if event.key not in self._tasks:
             if len(self._tasks) >= _MOST:
                 return
-            self._tasks[event.key] = display.add(f"  {event.desc or f'item {event.index}'}", event.total)
+            self._tasks[event.key] = display.add(title(event), event.total)
         display.update(self._tasks[event.key], completed=event.done, total=event.total)
 
     def _end_tasks(self) -> None:

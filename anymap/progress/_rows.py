@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anymap.progress._titles import title
 from anymap.progress._tqdm import open_bar
 
 if TYPE_CHECKING:
@@ -104,4 +105,4 @@ def _draw(row: Bar, event: TaskProgress) -> None:
 
 
 def _title(event: TaskProgress) -> str:
-    return f"  {event.desc or f'item {event.index}'}: "
+    return f"{title(event)}: "

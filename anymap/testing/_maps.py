@@ -6,7 +6,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anymap.progress import Finished
+from anymap.progress import Finished, TaskProgress
 from anymap.testing import _samples as samples
 from anymap.testing._exam import Exam, promises
 from anymap.testing._verdicts import applies_if, expect, expect_equal, fail
@@ -109,6 +109,13 @@ class Maps(Exam):
                 expect_equal(counts, (30, 0, 0, 30), "done, failed, lost, total")
             case last:
                 fail(f"the last event is {last}")
+
+    def test_what_items_show_of_their_own_progress_arrives(self) -> None:
+        events: list[Event] = []
+        got = self.map(samples.sum_of_tracked, range(5), progress=events.append)
+        ends = {event.index: event.done for event in events if isinstance(event, TaskProgress) and event.ended}
+        expect_equal(got, [0, 0, 1, 3, 6], "the results")
+        expect_equal(ends, {x: x for x in range(5)}, "how far each item said it was, by its index")
 
     def test_two_maps_at_once_on_one_instance_do_not_disturb_each_other(self) -> None:
         candidate = self.make_backend()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._api import pmap
+from anymap._task_progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,11 @@ def error_as_value(x: int) -> int | ValueError:
 def sum_of_squares(x: int) -> int:
     """Map inside of a map."""
     return sum(pmap(square, range(x)))
+
+
+def sum_of_tracked(x: int) -> int:
+    """Show how far it is."""
+    return sum(track(range(x)))
 
 
 def read(path: str) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, assert_type
 import anymap
 from anymap import BackendInfo, Failure, MapError, MapIterator, Retry, available_backends, failure, pmap, register
 from anymap.backends import Backend, Processes, Serial, Threads, Traits
-from anymap.progress import Advanced, Event, Finished, LogSink, Started
+from anymap.progress import Advanced, Event, Finished, ItemFailed, LogSink, Started
 
 OnError = Literal["raise", "return", "skip", "group"]
 ResultsOnly = Literal["raise", "skip", "group"]
@@ -160,6 +160,8 @@ def show(event: Event) -> None:
             assert_type((done, failed, elapsed), tuple[int, int, float])
         case Finished(complete=complete):
             assert_type(complete, bool)
+        case ItemFailed(index=index, error=error):
+            assert_type((index, error), tuple[int, Exception])
         case _:
             pass
 
@@ -171,6 +173,12 @@ pmap(one, ints, progress={"leave": False})
 pmap(one, ints, progress=show)
 pmap(one, ints, progress=LogSink(every=60.0))
 pmap(one, ints, progress=["bar", show])
+
+# How far an item is.
+assert_type(list(anymap.track(["a"], desc="rows", total=1)), list[str])
+with anymap.task_progress(total=3, desc="job") as bar:
+    assert_type(bar.update(), None)
+    assert_type(bar.update(2), None)
 
 # What outlives a map.
 assert_type(anymap.share([1]), anymap.Shared[list[int]])
