@@ -87,7 +87,7 @@ def test_the_wheel_tells_its_extras_and_its_program(wheel: Path) -> None:
     assert told["Name"] == "anypmap"
     assert told["Requires-Python"] == ">=3.11"
     assert {one.name for one in needed if one.marker is None} == {"cloudpickle", "tqdm"}
-    assert set(told.get_all("Provides-Extra", [])) == {"pathos", "joblib", "dask", "logs", "threads", "all"}
+    assert set(told.get_all("Provides-Extra", [])) == {"pathos", "joblib", "dask", "logs", "rich", "threads", "all"}
     assert "anymap = anymap._cli:main" in scripts
 
 

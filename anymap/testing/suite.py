@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from anymap.backends.base import Backend
 
-__all__ = ["BackendSuite", "Outcome", "PromiseBroken", "Report", "examine"]
+__all__ = ["BackendSuite", "Outcome", "PromiseBroken", "Report", "all_promises", "examine"]
 
 
 class BackendSuite(Maps, Functions, Errors, Contract, Declarations, Leaving):
