@@ -91,7 +91,7 @@ def _open_log_file(config: Config) -> None:
     from anymap import logs  # noqa: PLC0415 - only wanted by few
 
     try:
-        logs.add_to_root(said.value)
+        logs._add_to_root(said.value)
     except ConfigError as exc:
         raise ConfigError(f"{said.origin}: log_file: {exc}") from None
 

@@ -91,7 +91,7 @@ _added: dict[str, logging.Handler] = {}
 _LINE = "%(asctime)s %(levelname)s %(name)s %(process)d [%(anymap_item)s] %(message)s"
 
 
-def add_to_root(options: Mapping[str, Any]) -> None:
+def _add_to_root(options: Mapping[str, Any]) -> None:
     """Have all that this process logs written to a file too: the setting ``log_file``. A file is added once."""
     path = os.path.abspath(os.fspath(options["filename"]))
     if path not in _added:
