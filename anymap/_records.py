@@ -173,7 +173,7 @@ class _Forwarder(logging.Handler):
             here = place or seat.get()
             annotate(record, here.item() if here else None, _backend(here), os.getpid(), _letters.host())
         written = [_write(file, handler, record) for file, handler in self._handlers if _concerns(file.logger, record)]
-        if place is not None and not (written and self._only_files):
+        if place is not None and not (written and self._only_files and _tell.find(LOGGED) is None):
             _tell.send(place, RECORD, _taken_apart(record, written))
 
 
