@@ -148,9 +148,23 @@ class OnLent(Backend):
             return self._sent.pop(future, None)
 
 
+_here = threading.local()
+"""On what engine this thread runs a task."""
+
+
+def run_on(engine: Any, task: Task) -> Answer:
+    """Run a task in this thread of the engine's."""
+    before, _here.engine = getattr(_here, "engine", None), engine
+    try:
+        return task()
+    finally:
+        _here.engine = before
+
+
 def refuse_own_threads(engine: Any, threads: Iterable[object]) -> None:
     """Refuse to run a map of an item that has one of the engine's own threads: all of them might wait like this one."""
-    if threading.current_thread() in threads:
+    # A thread that has just been started may not be among the engine's yet, but runs a task of ours.
+    if getattr(_here, "engine", None) is engine or threading.current_thread() in threads:
         raise UnsupportedOption(
             f"this map is called in a thread of the {type(engine).__name__} that it is to run on, and so may wait for itself "
             "for ever: name another backend for maps inside of maps"

@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anymap import _worker
-from anymap._local.lent import OnLent, packed, refuse_own_threads
+from anymap._local.lent import OnLent, packed, refuse_own_threads, run_on
 from anymap._local.pooled import describe
 from anymap.backends.base import ChunkLost, Task, Traits
 
@@ -74,7 +74,7 @@ class ThreadExecutor(AnyExecutor):
         super().open(workers)
 
     def _job(self, task: Task) -> Any:
-        return self._engine.submit(task)
+        return self._engine.submit(run_on, self._engine, task)
 
     def _answer(self, result: Any) -> Answer:
         answer: Answer = result

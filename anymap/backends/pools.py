@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from anymap import _board, _watch, _worker
 from anymap._errors import BackendConnectionError
-from anymap._local.lent import OnLent, fail, packed, refuse_own_threads
+from anymap._local.lent import OnLent, fail, packed, refuse_own_threads, run_on
 from anymap._local.pooled import describe
 from anymap.backends.base import ChunkLost, Task, Traits
 
@@ -47,7 +47,7 @@ class ThreadPool(OnLent):
         return size
 
     def _send(self, task: Task, future: Future[Answer]) -> Callable[[], object]:
-        return self._apply(task, (), future, _as_it_is)
+        return self._apply(run_on, (self._engine, task), future, _as_it_is)
 
     def _apply(
         self,
