@@ -12,8 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anymap import backends
+    from anymap import backends, logs
     from anymap._api import pmap
+    from anymap._config.explain import explain
+    from anymap._config.settings import Settings
+    from anymap._config.using import configure, using
     from anymap._engine.plan import Retry
     from anymap._engine.results import MapIterator
     from anymap._errors import (
@@ -29,9 +32,11 @@ if TYPE_CHECKING:
         UnsupportedOption,
         WorkerLost,
     )
+    from anymap._executor import Executor
     from anymap._failures import Failure, failure
     from anymap._local.warm import shutdown
     from anymap._per_worker import PerWorker, per_worker
+    from anymap._pool import AsyncResult, Pool
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._rng import rng
     from anymap._share import Shared, share
@@ -42,25 +47,32 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnymapError",
+    "AsyncResult",
     "BackendConnectionError",
     "BackendInfo",
     "BackendUnavailable",
     "ConfigError",
+    "Executor",
     "Failure",
     "ItemTimeout",
     "MapError",
     "MapIterator",
     "NotPicklable",
     "PerWorker",
+    "Pool",
     "RemoteError",
     "Retry",
+    "Settings",
     "Shared",
     "UnknownBackend",
     "UnsupportedOption",
     "WorkerLost",
     "available_backends",
     "backends",
+    "configure",
+    "explain",
     "failure",
+    "logs",
     "per_worker",
     "pmap",
     "register",
@@ -69,11 +81,15 @@ __all__ = [
     "shutdown",
     "task_progress",
     "track",
+    "using",
     "worker_index",
 ]
 
 _homes = {
     "_api": ("pmap",),
+    "_config.explain": ("explain",),
+    "_config.settings": ("Settings",),
+    "_config.using": ("configure", "using"),
     "_engine.plan": ("Retry",),
     "_engine.results": ("MapIterator",),
     "_errors": (
@@ -89,9 +105,11 @@ _homes = {
         "UnsupportedOption",
         "WorkerLost",
     ),
+    "_executor": ("Executor",),
     "_failures": ("Failure", "failure"),
     "_local.warm": ("shutdown",),
     "_per_worker": ("PerWorker", "per_worker"),
+    "_pool": ("AsyncResult", "Pool"),
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_rng": ("rng",),
     "_share": ("Shared", "share"),

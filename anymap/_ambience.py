@@ -10,7 +10,7 @@ from anymap import _records
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anymap._settings import Surroundings
+    from anymap._surroundings import Surroundings
     from anymap.backends.base import Backend
 
 _AS_IT_IS = contextlib.nullcontext()
@@ -73,8 +73,8 @@ def make(backend: Backend, surroundings: Surroundings, seed: int | None) -> Ambi
 def _logging(backend: Backend) -> bytes:
     from anymap import _logging_setup  # noqa: PLC0415 - the caller's side alone
 
-    here = not backend.traits.remote
-    return _logging_setup.describe(alone=here, here=here)
+    traits = backend.traits
+    return _logging_setup.describe(alone=not (traits.remote or traits.borrowed), here=not traits.remote)
 
 
 def _values(names: tuple[str, ...], *, shared: bool) -> Any:

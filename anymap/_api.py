@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from anymap._engine.plan import OnError, Retry
+    from anymap._live import Engine
     from anymap.backends.base import Backend
     from anymap.progress import ProgressOption
 
@@ -31,7 +32,7 @@ ResultsOnly = Literal["raise", "skip", "group"]
 class Options(TypedDict, total=False):
     """The keywords of :func:`pmap` that have no say in what type it returns; explained there."""
 
-    backend: str | Backend | type[Backend] | None
+    backend: str | Backend | type[Backend] | Engine | None
     workers: int | str | None
     ordered: bool
     prefer: Literal["threads", "processes"] | None
@@ -40,7 +41,7 @@ class Options(TypedDict, total=False):
     desc: str | None
     total: int | None
     max_failures: int | str | None
-    retries: int | Retry
+    retries: int | Retry | None
     timeout: float | None
     chunksize: int | None
     window: int | None
@@ -159,7 +160,7 @@ def pmap(
     func: Callable[..., R],
     /,
     *iterables: Iterable[Any],
-    backend: str | Backend | type[Backend] | None = None,
+    backend: str | Backend | type[Backend] | Engine | None = None,
     workers: int | str | None = None,
     ordered: bool = True,
     lazy: bool = False,
@@ -170,7 +171,7 @@ def pmap(
     total: int | None = None,
     on_error: OnError = "raise",
     max_failures: int | str | None = None,
-    retries: int | Retry = 0,
+    retries: int | Retry | None = None,
     timeout: float | None = None,
     chunksize: int | None = None,
     window: int | None = None,
@@ -186,17 +187,20 @@ def pmap(
     can be called: a lambda, a closure, a bound method, a function typed into a notebook. Where it runs in another
     process it works on copies, of itself as of the items: what it changes there, the caller does not see.
 
-    Left alone, the map runs in processes, one for each CPU that this process may use. The user's ``ANYMAP_BACKEND`` and
-    ``ANYMAP_WORKERS`` change that with no change to the code; ``ANYMAP_FORCE_BACKEND=serial`` overrides even what the
-    code asks for. A map inside another one runs where it is called, one item after another, unless it names a backend.
+    Left alone, the map runs in processes, one for each CPU that this process may use. What a call leaves open, its user
+    may set: by variables such as ``ANYMAP_BACKEND``, in a file, or in code (:class:`using`, :func:`configure`).
+    ``ANYMAP_FORCE_BACKEND=serial`` overrides even what the code asks for. A map inside another one runs where it is
+    called, one item after another, unless it names a backend or the setting ``nested`` says otherwise.
 
     Args:
         func: Takes one item, or one of each iterable.
         *iterables: What to map over. Read in the caller's thread, and only as fast as there is room; may be endless if
             ``lazy``.
         backend: Where to run: a name that :func:`available_backends` lists, such as ``"threads"``, or an instance with
-            options, such as ``Processes(start_method="fork")``. ``None``: what the user has set, else what is
-            preferred, else ``"processes"``.
+            options, such as ``Processes(start_method="fork")``; or an engine that you have already: a
+            ``concurrent.futures.Executor``, a ``distributed.Client``, a pool of ``multiprocessing`` or pathos. That
+            stays yours: it is never closed or changed. ``None``: what the user has set, else what is preferred, else
+            ``"processes"``.
         workers: How many items run at once: 1 or more; below 0 counted back from the CPUs this process may use, so -1
             is all of them and -2 all but one; or a share of them, as ``"50%"``. ``None``: what the user has set, else
             what suits the backend.
@@ -225,10 +229,10 @@ def pmap(
         max_failures: End the map with a :class:`MapError` once more items than this have failed, 0 or more; or more
             than a share of them, as ``"5%"``. ``None``: never. The error has all failures and results so far. Not with
             ``on_error="raise"``, which ends the map at the first.
-        retries: How often to try a failed item again, 0 or more; or a :class:`Retry`, for pauses in between and to
+        retries: How often to try a failed item again, 0 or more (``None``: what the user has set, else 0); or a :class:`Retry`, for pauses in between and to
             choose the exceptions. A worker that dies costs the item it was running one attempt.
         timeout: Seconds that one attempt of one item may take, from its start; above 0. A later one fails with
-            :class:`ItemTimeout`.
+            :class:`ItemTimeout`. ``None``: what the user has set, else any time; ``math.inf``: any time in any case.
         chunksize: How many items travel together, 1 or more. ``None``: as measured while the map runs.
         window: How many items may be under way, 1 or more; if ``lazy``, items whose results wait to be taken count too,
             so that the input is never read further ahead than this. ``None``: two chunks for each worker.
@@ -243,7 +247,7 @@ def pmap(
         ConfigError: An argument or a setting of the user's has a wrong type or value. It is a ``ValueError``, too.
         UnknownBackend: No backend has that name.
         BackendUnavailable: What the backend runs on is not installed; the message has the command that installs it.
-        BackendConnectionError: The engine cannot be reached.
+        BackendConnectionError: The engine cannot be reached, or takes no more work.
         UnsupportedOption: The backend cannot do what was asked; the message names those that can.
         NotPicklable: ``func``, an item or a result cannot be sent to another process; the message says which and why.
         WorkerLost: The worker that ran an item died, and the item was not to be tried again.

@@ -30,11 +30,13 @@ def describe(*, alone: bool, here: bool) -> bytes:
         _made.clear()
         cache[_UNCHANGED] = True
     filters = list(warnings.filters)
+    files = tuple(_files()) if here else ()
     setup = Setup(
         levels=_levels() if alone else None,
         disabled=logging.root.manager.disable,
         filters=tuple(map(_as_text, filters)) if alone else (),
-        files=tuple(_files()) if here else (),
+        files=files,
+        only_files=bool(files) and not _any_others(),
     )
     pickled = pickle.dumps(tuple(setup), 5)
     _made[alone, here] = filters, pickled
@@ -68,13 +70,23 @@ def _files() -> Iterator[File]:
     if not _any_files():
         return
     yield from _records.forwarder.files  # in a worker, for a map inside of its own
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    for logger in loggers:
-        for handler in getattr(logger, "handlers", ()):
-            if handler in sys.modules["anymap._rotating"].handlers:
-                name = "" if logger is logging.root else logger.name  # type: ignore[union-attr]
+    rotating: Any = sys.modules["anymap._rotating"]
+    for logger in _loggers():
+        for handler in logger.handlers:
+            if isinstance(handler, rotating.RotatingFile):
+                name = "" if logger is logging.root else logger.name
                 with contextlib.suppress(Exception):  # what cannot travel is written here, by the caller
                     yield File(name, tuple(handler.settings), _manner(handler))
+
+
+def _any_others() -> bool:
+    handlers = {handler for logger in _loggers() for handler in logger.handlers}
+    return not handlers <= {_records.forwarder, *sys.modules["anymap._rotating"].handlers}
+
+
+def _loggers() -> list[logging.Logger]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    return [logger for logger in loggers if isinstance(logger, logging.Logger)]
 
 
 def _manner(handler: logging.Handler) -> bytes:

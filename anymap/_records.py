@@ -44,6 +44,8 @@ class Setup(NamedTuple):
     disabled: int
     filters: tuple[Any, ...]
     files: tuple[File, ...]
+    only_files: bool
+    """Nobody but these files takes what the caller logs."""
 
 
 class File(NamedTuple):
@@ -92,7 +94,7 @@ def _set_up(setup: Setup) -> None:
     if forwarder not in logging.root.handlers:
         logging.root.addHandler(forwarder)
         _show_warnings_there()
-    forwarder.use(tuple(File(*file) for file in setup.files))
+    forwarder.use(tuple(File(*file) for file in setup.files), only=setup.only_files)
     if setup.levels is not None:
         logging.disable(setup.disabled)
         _set_levels(setup.levels)
@@ -140,12 +142,14 @@ class _Forwarder(logging.Handler):
         super().__init__()
         self.files: tuple[File, ...] = ()
         self._handlers: list[tuple[File, logging.Handler]] = []
+        self._only_files = False
 
     def createLock(self) -> None:  # noqa: N802 - the name is the base class's
         self.lock = None  # the pipe and the files have their own
 
-    def use(self, files: tuple[File, ...]) -> None:
-        """Write to these files from now on."""
+    def use(self, files: tuple[File, ...], *, only: bool) -> None:
+        """Write to these files from now on; ``only``: what they take, nobody else wants."""
+        self._only_files = only
         if files != self.files:
             for _, handler in self._handlers:
                 handler.close()
@@ -169,7 +173,7 @@ class _Forwarder(logging.Handler):
             here = place or seat.get()
             annotate(record, here.item() if here else None, _backend(here), os.getpid(), _letters.host())
         written = [_write(file, handler, record) for file, handler in self._handlers if _concerns(file.logger, record)]
-        if place is not None:
+        if place is not None and not (written and self._only_files and _tell.find(LOGGED) is None):
             _tell.send(place, RECORD, _taken_apart(record, written))
 
 

@@ -94,6 +94,11 @@ def find(name: str) -> type[Backend]:
     return _load(name, entry)
 
 
+def load(target: str) -> type[Backend]:
+    """Return the class at ``module:Class``, which need not be known by a name."""
+    return _load(target, _Entry(target))
+
+
 def _load(name: str, entry: _Entry) -> type[Backend]:
     module, _, attribute = entry.target.partition(":")
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anymap._letters import Told
-    from anymap._settings import Surroundings
+    from anymap._surroundings import Surroundings
 
 
 def listeners(backend: str, surroundings: Surroundings) -> dict[str, Callable[[Told], object]]:
@@ -83,7 +83,7 @@ def _print_output(told: Told, backend: str, prefix: str) -> None:
     stream, text = told.message
     if prefix:
         filled = prefix.format(item=told.item, backend=backend, worker=told.pid, host=told.host)
-        text = "".join(filled + line for line in text.splitlines(keepends=True))
+        text = "".join(f"{filled} {line}" for line in text.splitlines(keepends=True))
     _print(stream, text)
 
 

@@ -8,7 +8,8 @@ import operator
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from anymap import _config, _tell, _worker
+from anymap import _tell, _worker
+from anymap._config import layers
 from anymap._errors import ConfigError
 from anymap._letters import TASK
 from anymap.progress.events import Advanced, Finished, Started
@@ -158,11 +159,11 @@ class _Screen:
 def _find_audience() -> _Map | _Screen | None:
     if (place := _tell.find(TASK)) is not None:
         return _Map(place)
-    if _worker.depth.get() or _worker.serves():
+    if _worker.serves() or (config := layers.current()).inherited is not None:
         return None
     from anymap import progress  # noqa: PLC0415 - workers need nothing of it
 
-    emitter = progress.Emitter(progress.resolve(_config.current().progress))
+    emitter = progress.Emitter(progress.resolve(config.value("progress")))
     return _Screen(emitter) if emitter else None
 
 

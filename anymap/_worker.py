@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
+from anymap._config.scope import Inherited, Scope, around, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,9 +34,6 @@ _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answe
 
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
-
-depth: ContextVar[int] = ContextVar("anymap_depth", default=0)
-"""How many maps the running code is inside of."""
 
 
 class Tells(NamedTuple):
@@ -73,7 +71,8 @@ class MapSpec(NamedTuple):
     """The caller's process id; 0 where that is on another host or the worker is not ours to look after."""
     shares_memory: bool
     inline: bool
-    depth: int
+    inherited: Inherited
+    """What holds for maps inside of this one."""
     places: Any = None
     """By what its workers agree on who has which index, see ``_worker_index``: between threads the list of owners, between
     processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
@@ -238,6 +237,13 @@ def run_apart(
 
     with _share.at_hand(shared):
         return pickle.dumps(task(), 5)
+
+
+def run_packed(spoken: tuple[int, int, int], data: bytes) -> bytes:
+    """Run a pickled task for an engine that knows nothing of tasks, or dies of what it cannot load; pickle the answer."""
+    if spoken != dialect():
+        raise RuntimeError(describe_misfit(spoken, dialect()))
+    return pickle.dumps(pickle.loads(data)(), 5)
 
 
 class _Context(NamedTuple):
@@ -480,16 +486,20 @@ def _attached(path: str) -> _board.Buffer:
 def _inside(task: Task) -> Iterator[Seat]:
     spec = task.spec
     taken = Seat(task)
-    token, place = depth.set(spec.depth + 1), seat.set(taken)
+    token, place = scope.set(Scope((), spec.inherited)), seat.set(taken)
     is_found = spec.tells is not None and not spec.shares_memory
     if is_found:
         seats.append(taken)
+    if not spec.shares_memory:
+        around.append(spec.inherited)
     try:
         yield taken
     finally:
+        if not spec.shares_memory:
+            around.remove(spec.inherited)
         if is_found:
             seats.remove(taken)
-        depth.reset(token)
+        scope.reset(token)
         seat.reset(place)
         if taken.leave is not None:
             taken.leave()
@@ -513,7 +523,7 @@ def settle_in(parent: int) -> None:
 
 
 def worker_name(spec: MapSpec) -> str:
-    if spec.parent or spec.shares_memory:
+    if spec.board is not None:
         return str(os.getpid())
     import socket  # noqa: PLC0415 - as with _heartbeat
 

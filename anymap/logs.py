@@ -87,6 +87,19 @@ def rotating_file(
     return RotatingFile(FileSettings(path, max_bytes, backups, when, bool(compress), encoding))
 
 
+_added: dict[str, logging.Handler] = {}
+_LINE = "%(asctime)s %(levelname)s %(name)s %(process)d [%(anymap_item)s] %(message)s"
+
+
+def _add_to_root(options: Mapping[str, Any]) -> None:
+    """Have all that this process logs written to a file too: the setting ``log_file``. A file is added once."""
+    path = os.path.abspath(os.fspath(options["filename"]))
+    if path not in _added:
+        _added[path] = handler = rotating_file(**options)
+        handler.setFormatter(Formatter(_LINE))
+        logging.getLogger().addHandler(handler)
+
+
 def _check(max_bytes: object, backups: object, when: object) -> None:
     if not _is_count(max_bytes, 0):
         raise ConfigError(f"max_bytes must be a number of bytes, 0 or more, not {max_bytes!r}")

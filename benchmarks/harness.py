@@ -9,6 +9,7 @@ import pty
 import random
 import select
 import signal
+import statistics
 import struct
 import subprocess
 import sys
@@ -33,6 +34,8 @@ STARTING = 60.0
 
 ENOUGH = 100.0
 """Seconds of a contender's runs after which it has no further turns: it is far behind."""
+QUALIFYING, FINALISTS = 2, 4
+"""After so many rounds only so many of the peers go on, the quickest: the others have shown how far behind they are."""
 
 
 class Failed(Exception):  # noqa: N818 - it says what became of a contender
@@ -68,7 +71,7 @@ def compete(
     chance = random.Random(seed)
     try:
         for number in range(rounds):
-            names = [name for name, record in records.items() if record.failed is None and sum(record.seconds) < ENOUGH]
+            names = [name for name in _in_the_running(records, number) if sum(records[name].seconds) < ENOUGH]
             for name in chance.sample(names, len(names)):
                 say(f"{workload.name}: round {number + 1} of {rounds}: {name}")
                 _take_turn(workload, name, params, actors, records[name], keep=workload.keep)
@@ -80,6 +83,16 @@ def compete(
         for actor in actors.values():
             actor.end()
     return records
+
+
+def _in_the_running(records: dict[str, Record], number: int) -> list[str]:
+    """Return who has a turn in a round: all who have not failed, later all but the slower peers."""
+    able = [name for name, record in records.items() if record.failed is None]
+    if number < QUALIFYING:
+        return able
+    peers = [name for name in able if records[name].role not in {"anymap", "reference"}]
+    slower = sorted(peers, key=lambda name: statistics.median(records[name].seconds))[FINALISTS:]
+    return [name for name in able if name not in slower]
 
 
 def _take_turn(

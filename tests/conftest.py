@@ -38,8 +38,10 @@ RESOURCE_TRACKER = "resource_tracker import main"
 """The code that runs in the helper of the standard library's multiprocessing, and in loky's: one a program, to its end."""
 WARM_WORKER = "anymap._local.child import main"
 """The code that runs in an idle worker, which may stay until ``shutdown()``."""
-LOKY_WORKER = "joblib.externals.loky.backend.popen_loky_posix"
-"""The module that runs in joblib's own warm workers, which may stay until ``shutdown()``, too."""
+LOKY_WORKER = "loky.backend.popen_loky_posix"
+"""The module that runs in joblib's own warm workers, which may stay until ``shutdown()``, too; and in loky's."""
+LOKY = ("joblib.externals.loky", "loky")
+"""The packages of threads that look after such workers."""
 DASK_OFFLOAD = "Dask-Offload"
 """The threads of an executor that distributed makes when it first needs one, and keeps to the program's end."""
 MAY_STAY = (RESOURCE_TRACKER, WARM_WORKER, LOKY_WORKER)
@@ -121,7 +123,7 @@ def nothing_left_behind(nothing_left_at_the_end: set[int]) -> Iterator[None]:
 
     def busy_threads() -> list[threading.Thread]:
         new = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
-        new = [thread for thread in new if not type(thread).__module__.startswith("joblib.externals.loky")]
+        new = [thread for thread in new if not type(thread).__module__.startswith(LOKY)]
         return [thread for thread in new if not thread.name.startswith(DASK_OFFLOAD)]
 
     assert not left(strays)

@@ -66,10 +66,11 @@ def test_the_signature_is_the_one_that_is_promised() -> None:
         "total": None,
         "on_error": "raise",
         "max_failures": None,
-        "retries": 0,
+        "retries": None,
         "timeout": None,
         "chunksize": None,
         "window": None,
+        "seed": None,
     }
 
 
@@ -187,7 +188,6 @@ WRONG = [
     ("retries", -1, "0 or more"),
     ("retries", 1.0, "Retry"),
     ("retries", "3", "Retry"),
-    ("retries", None, "Retry"),
     ("retries", True, "Retry"),
     ("timeout", 0, "above 0"),
     ("timeout", -1.5, "above 0"),
@@ -423,7 +423,7 @@ def test_what_the_environment_wants_but_is_not_installed_is_told_with_both(
     monkeypatch.setenv(variable, "warp")
     with pytest.raises(anymap.BackendUnavailable, match="pip install warp-drive") as raised:
         pmap(abs, not_to_be_pulled())
-    assert raised.value.__notes__ == [f"anymap: {variable}='warp' asks for this backend"]
+    assert raised.value.__notes__ == [f"anymap: {variable} asks for this backend"]
 
 
 def test_the_environment_says_what_is_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

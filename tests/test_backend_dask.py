@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster, Security
 
 import anymap
 from anymap import _payload, _worker
+from anymap._config.scope import Inherited
 from anymap._dask import messages, own, watch
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
@@ -58,7 +59,7 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         parent=0,
         shares_memory=False,
         inline=False,
-        depth=0,
+        inherited=Inherited(),
     )
     return _worker.Task(spec, _payload.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
 
@@ -214,8 +215,8 @@ def test_our_own_cluster_ends_when_nobody_needs_it_any_more(
 ) -> None:
     monkeypatch.setattr(own, "_TICK", TICK)
     anymap.shutdown()
-    [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
-    monkeypatch.setattr(own, "_IDLE", TICK)
+    with anymap.using(idle_timeout=TICK):
+        [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
     until(lambda: not psutil.pid_exists(pid))
     assert anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1) != [pid]
 

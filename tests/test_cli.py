@@ -257,3 +257,49 @@ def test_a_table_is_set_in_columns():
         "a          1000  y",
         "b          failed",
     ]
+
+
+def test_a_backend_that_keeps_its_promises_is_told_so_in_a_table():
+    run = program("check-backend", "serial")
+    assert (run.returncode, run.stderr) == (0, "")
+    head, *lines = run.stdout.splitlines()
+    assert head.split()[:2] == ["verdict", "promise"]
+    column = head.index("how it was broken")
+    *table, empty, summary = lines
+    assert {line[:14].rstrip() for line in table} == {"kept", "not applicable"}
+    assert all(line[:14].startswith("not applicable") == bool(line[column:]) for line in table)
+    assert table[0].rstrip() == "kept            a map gives what the builtin map gives"
+    assert not empty
+    kept = sum(line.startswith("kept") for line in table)
+    assert summary == f"serial: {len(table)} promises, {kept} kept, 0 broken, {len(table) - kept} not applicable"
+
+
+def test_a_broken_promise_is_told_in_full_and_fails_the_command(tmp_path):
+    source = "from anymap.backends import Serial\nclass Nameless(Serial):\n    name = ''\n"
+    (tmp_path / "mine.py").write_text(source)
+    # As the installed program starts, which has no folder of the caller's on its path.
+    command = [sys.executable, "-P", "-W", "error", "-c", "import sys, anymap._cli; sys.exit(anymap._cli.main())"]
+    path = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
+    arguments = ["check-backend", "mine:Nameless", "--patience", "20"]
+    run = subprocess.run([*command, *arguments], check=False, cwd=tmp_path, env=path, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (1, "")
+    assert re.search(r"^broken +it has a name and declares traits +its name is \'\'$", run.stdout, re.MULTILINE)
+    assert "\nbroken: it has a name and declares traits\n  its name is ''\n" in run.stdout
+    assert re.search(r"\nmine:Nameless: \d+ promises, \d+ kept, 1 broken, ", run.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("serail", "no backend is called 'serail'. Did you mean 'serial'?"),
+        ("no_such_module:Mine", "there is no backend at 'no_such_module:Mine'"),
+        ("anymap.backends:None_", "there is no backend at 'anymap.backends:None_'"),
+        ("anymap:pmap", "'anymap:pmap' is no backend's class"),
+    ],
+)
+def test_what_is_no_backend_is_not_examined(name, said):
+    run = program("check-backend", name)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not run.stdout

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anymap import ConfigError, NotPicklable, _settings, pmap
-from anymap._settings import Surroundings
+from anymap import ConfigError, NotPicklable, pmap, using
 from anymap.testing import _samples as samples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anymap.backends.base import Backend
 
 WANTED = "anymap.testing._samples:request"
@@ -24,9 +25,9 @@ def read(_: object) -> str | None:
 
 
 @pytest.fixture
-def travels(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not by the environment, for which other workers would have to be started.
-    monkeypatch.setattr(_settings, "current", lambda: Surroundings(context=(WANTED,)))
+def travels() -> Iterator[None]:
+    with using(context=[WANTED]):
+        yield
 
 
 @pytest.mark.usefixtures("travels")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import itertools
+import os
 import pkgutil
 import re
 import runpy
@@ -23,9 +24,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import anymap
+from anymap._config import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from anymap.backends.base import Backend
 
 pytestmark = pytest.mark.full
 
@@ -130,6 +134,33 @@ def test_the_table_of_promises_is_what_the_traits_say() -> None:
     assert promises["rewritten"](without) == page
     # One of the clusters in it is our own.
     anymap.shutdown()
+
+
+def tables() -> list[tuple[str, str]]:
+    """Return each piece of configuration that a page shows, with the name of the file that it belongs into."""
+    shown = ["\n".join(block.lines) for page in PAGES for block in blocks(page) if block.language == "toml"]
+    return [
+        ("pyproject.toml" if "[tool.anymap" in text else "anymap.toml", text)
+        for text in shown
+        if "[project" not in text
+    ]
+
+
+@pytest.mark.parametrize(("name", "text"), tables())
+def test_configuration_that_is_shown_says_something(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text(text)
+    monkeypatch.setenv("ANYMAP_CONFIG", str(tmp_path / name))
+    assert files.read().layer or files.read().profiles
+
+
+def test_the_library_that_is_shown_passes_its_tests_wherever_its_user_wants(backend: Backend) -> None:
+    environment = {**os.environ, "ANYMAP_BACKEND": backend.name, "ANYMAP_WORKERS": "2"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "-c", os.devnull, "."]
+    folder = ROOT / "docs" / "examples"
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert "2 passed" in ran.stdout, ran.stdout
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.pool
 import os
 import subprocess
 import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import loky
 import pytest
 
 import anymap
+from anymap import _live, pmap
 from anymap.backends import Dask
-from anymap.testing import BackendSuite, PromiseBroken, examine
+from anymap.testing import BackendSuite, Outcome, PromiseBroken, examine
+from anymap.testing._contract import Contract
+from anymap.testing._traits import Declarations
+from anymap.testing.suite import all_promises
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from anymap.backends import Backend
 
 HERE = Path(__file__).parent
+EXAMPLE = HERE.parent / "examples" / "anymap-loky"
 
 IN_MEMORY = {
     "a task that its worker cannot load ends its future",
@@ -31,6 +43,7 @@ IN_MEMORY = {
 }
 KILLS = {"kill ends a worker and its task is lost", "kill is not blamed on other tasks"}
 DEATHS = {"a task whose worker dies is lost", "a death costs the item that ran and no other"}
+SURVIVAL = {"a death costs the item that ran and no other"}
 STUCK = {"a task that was given up harms no other"}
 DEADLINES = {"an item that is stuck ends at its deadline"}
 AT_ONCE = {
@@ -42,16 +55,23 @@ AT_ONCE = {
     "items that were queued when the map was left never run",
     "leaving does not wait for running items",
 }
+BREAKS = {"a death that breaks the engine ends the map and is told by its item"}
 FILES = {"workers reach the files of this host unless remote is declared"}
 EXCUSED = {
-    "TestSerial": IN_MEMORY | KILLS | DEATHS | STUCK | DEADLINES | AT_ONCE,
-    "TestThreads": IN_MEMORY | KILLS | DEATHS,
-    "TestProcesses": STUCK,
-    "TestForks": STUCK,
-    "TestPathos": STUCK,
-    "TestJoblib": STUCK,
-    "TestDask": KILLS | FILES,
-    "TestDaskOfItsOwn": STUCK,
+    "TestSerial": BREAKS | IN_MEMORY | KILLS | DEATHS | STUCK | DEADLINES | AT_ONCE,
+    "TestThreads": BREAKS | IN_MEMORY | KILLS | DEATHS,
+    "TestProcesses": BREAKS | STUCK,
+    "TestForks": BREAKS | STUCK,
+    "TestPathos": BREAKS | STUCK,
+    "TestJoblib": BREAKS | STUCK,
+    "TestDask": BREAKS | KILLS | FILES,
+    "TestDaskOfItsOwn": BREAKS | STUCK,
+    "TestThreadPoolExecutor": BREAKS | IN_MEMORY | KILLS | DEATHS,
+    "TestProcessPoolExecutor": KILLS | SURVIVAL,
+    "TestLoky": KILLS | SURVIVAL,
+    "TestAnyExecutor": BREAKS | KILLS | DEATHS | DEADLINES | FILES,
+    "TestThreadPool": BREAKS | IN_MEMORY | KILLS | DEATHS,
+    "TestPool": BREAKS | KILLS,
 }
 """The promises that cannot apply to a backend. All others must."""
 
@@ -112,15 +132,85 @@ class TestDaskOfItsOwn(BackendSuite):
     backend = "dask"
 
 
+# --- live engines -----------------------------------------------------------------------------------------------------
+
+
+class Foreign(Executor):
+    """One that nobody knows, and that says nothing of itself."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadPoolExecutor(2)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._inner.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._inner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@pytest.mark.full
+class LiveSuite(BackendSuite):
+    @pytest.fixture(autouse=True)
+    def backend_on_an_engine(self) -> Iterator[None]:
+        with self.engine() as engine:
+            # An executor may start its workers when it has something for them to do.
+            pmap(abs, range(20), backend=engine, chunksize=1)
+            adopted = _live.adopt(engine)
+            assert adopted is not None
+            self.backend = adopted
+            yield
+
+    def engine(self) -> AbstractContextManager[Any]:
+        raise NotImplementedError
+
+
+class TestThreadPoolExecutor(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return ThreadPoolExecutor(2)
+
+
+class TestProcessPoolExecutor(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+
+
+@pytest.fixture(scope="class")
+def no_worker_of_loky_left() -> Iterator[None]:
+    yield
+    loky.get_reusable_executor(2).shutdown(kill_workers=True)
+
+
+@pytest.mark.usefixtures("no_worker_of_loky_left")
+class TestLoky(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return nullcontext(loky.get_reusable_executor(2, timeout=60))
+
+
+class TestAnyExecutor(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return Foreign()
+
+
+class TestThreadPool(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return multiprocessing.pool.ThreadPool(2)
+
+
+class TestPool(LiveSuite):
+    def engine(self) -> AbstractContextManager[Any]:
+        return multiprocessing.get_context("fork").Pool(2)
+
+
 # --- a package of a third party ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Install the package in ``plugin`` in a folder; return the environment of a Python that has it."""
+    """Install the package in ``plugin`` and the example in a folder; return the environment of a Python that has them."""
     folder = tmp_path_factory.mktemp("plugin")
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--target", str(folder), str(HERE / "plugin")], check=True, capture_output=True)
+    packages = [str(HERE / "plugin"), str(EXAMPLE)]
+    subprocess.run([*command, "--target", str(folder), *packages], check=True, capture_output=True)
     path = os.pathsep.join([str(folder), str(Path(anymap.__file__).parents[1])])
     return {**os.environ, "PYTHONPATH": path}
 
@@ -141,7 +231,16 @@ print(pmap(lambda x: x + 1, range(5), backend="toy", workers=2))
 
 @pytest.mark.full
 @pytest.mark.timeout(400)
-def test_a_backend_of_another_package_sits_the_exam_with_two_lines(plugged_in: dict[str, str], tmp_path: Path) -> None:
+def test_the_example_sits_the_exam_with_two_lines(plugged_in: dict[str, str], tmp_path: Path) -> None:
+    outcomes = run_pytest([str(EXAMPLE / "tests/test_anymap_loky.py")], tmp_path, plugged_in)["TestLoky"]
+    assert {test for test, outcome in outcomes.items() if outcome == "failure"} == set()
+    assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(STUCK | BREAKS)
+    assert len(outcomes) == len(all_promises())
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_the_package_that_the_page_shows_keeps_the_contract(plugged_in: dict[str, str], tmp_path: Path) -> None:
     exam = tmp_path / "test_toy.py"
     exam.write_text("""
 from anymap.testing import BackendSuite
@@ -149,10 +248,12 @@ from anymap.testing import BackendSuite
 class TestToy(BackendSuite):
     backend = "toy"
 """)
-    outcomes = run_pytest([str(exam)], tmp_path, plugged_in)["TestToy"]
+    # The parts that the example's whole exam says least of: what is in this class and not in the engine.
+    tests = [name for part in (Contract, Declarations) for name in vars(part) if name.startswith("test_")]
+    outcomes = run_pytest([f"{exam}::TestToy::{name}" for name in tests], tmp_path, plugged_in)["TestToy"]
     assert {test for test, outcome in outcomes.items() if outcome == "failure"} == set()
-    assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(STUCK)
-    assert len(outcomes) == len(examine("serial").outcomes)
+    assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(BREAKS)
+    assert len(outcomes) == len(tests)
 
 
 # --- bad ones ---------------------------------------------------------------------------------------------------------
@@ -202,7 +303,9 @@ def bad_results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 @pytest.mark.timeout(400)
 def test_a_good_backend_passes_beside_the_bad_ones(bad_results: dict[str, dict[str, str]]) -> None:
     outcomes = bad_results["TestGood"]
-    assert {test for test, outcome in outcomes.items() if outcome != "passed"} == as_tests(IN_MEMORY | KILLS | DEATHS)
+    assert {test for test, outcome in outcomes.items() if outcome != "passed"} == as_tests(
+        IN_MEMORY | KILLS | DEATHS | BREAKS
+    )
 
 
 @pytest.mark.full
@@ -247,6 +350,12 @@ def test_a_report_counts_the_promises() -> None:
     assert set(report.not_applicable) == EXCUSED["TestSerial"]
     kept, excused = len(report.kept), len(report.not_applicable)
     assert str(report).endswith(f"\n{kept + excused} promises: {kept} kept, 0 broken, {excused} not applicable")
+
+
+def test_each_outcome_is_told_as_it_comes() -> None:
+    told: list[Outcome] = []
+    assert examine("serial", tell=told.append).outcomes == tuple(told)
+    assert [outcome.promise for outcome in told] == all_promises()
 
 
 @pytest.mark.serial

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import anymap
-from anymap import _settings, pmap
-from anymap._settings import Surroundings
+from anymap import pmap, using
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from anymap.backends.base import Backend
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
-    """Set the settings. Not by the environment, for which other workers would have to be started."""
-    return lambda **settings: monkeypatch.setattr(_settings, "current", lambda: Surroundings(**settings))
+def setting() -> Iterator[Setting]:
+    """Set settings, for the length of a test."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(using(**settings))
 
 
 def prints(item: int) -> int:
@@ -50,7 +51,7 @@ def test_forwarded_output_is_printed_here_in_whole_lines(
 def test_a_prefix_tells_whose_line_it_is(
     backend: Backend, setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setting(output="forward", output_prefix="[{item} {backend}] ")
+    setting(output="forward", output_prefix="[{item} {backend}]")
     pmap(print, ["one", "two\nlines"], backend=backend, workers=1)
     name = backend.name
     assert capsys.readouterr().out == f"[0 {name}] one\n[1 {name}] two\n[1 {name}] lines\n"

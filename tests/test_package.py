@@ -62,7 +62,7 @@ def test_the_sdist_holds_what_belongs_and_nothing_else(sdist: Path) -> None:
         files = [member.name.split("/", 1)[1] for member in archive if member.isfile()]
     # hatchling adds the last two itself.
     documents = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml", "tox.ini"}
-    folders = {"anymap", "tests", "docs"}
+    folders = {"anymap", "docs", "examples", "tests"}
     assert {file for file in files if "/" not in file} == documents | {".gitignore", "PKG-INFO"}
     assert {file.split("/", 1)[0] for file in files if "/" in file} == folders
     assert {Path(file).suffix for file in files if "/" in file} <= {".py", ".typed", ".md", ".toml"}
@@ -87,7 +87,7 @@ def test_the_wheel_tells_its_extras_and_its_program(wheel: Path) -> None:
     assert told["Name"] == "anypmap"
     assert told["Requires-Python"] == ">=3.11"
     assert {one.name for one in needed if one.marker is None} == {"cloudpickle", "tqdm"}
-    assert set(told.get_all("Provides-Extra", [])) == {"pathos", "joblib", "dask", "logs", "threads", "all"}
+    assert set(told.get_all("Provides-Extra", [])) == {"pathos", "joblib", "dask", "logs", "rich", "threads", "all"}
     assert "anymap = anymap._cli:main" in scripts
 
 

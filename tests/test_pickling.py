@@ -443,11 +443,11 @@ def test_attributes_of_a_class_do_not_pass_into_the_next_map() -> None:
 
 def test_what_changes_between_two_maps_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def look(_: int) -> tuple[str, str, bool]:
-        return os.environ.get("ANYMAP_TEST_LOOK", ""), os.getcwd(), "/no/such/entry" in sys.path
+        return os.environ.get("TEST_OF_ANYMAP_LOOK", ""), os.getcwd(), "/no/such/entry" in sys.path
 
     here = os.getcwd()
     assert pmap(look, [0], backend="processes", workers=1) == [("", here, False)]
-    monkeypatch.setenv("ANYMAP_TEST_LOOK", "seen")
+    monkeypatch.setenv("TEST_OF_ANYMAP_LOOK", "seen")
     assert pmap(look, [0], backend="processes", workers=1) == [("seen", here, False)]
     monkeypatch.chdir(tmp_path)
     assert pmap(look, [0], backend="processes", workers=1) == [("seen", str(tmp_path), False)]

@@ -18,6 +18,7 @@ import pytest
 
 import anymap
 from anymap import _board, _payload, _spool, _worker
+from anymap._config.scope import Inherited
 from anymap.backends import Joblib, Pathos
 from anymap.backends.base import ChunkLost
 
@@ -76,7 +77,7 @@ class Bench:
             parent=os.getpid(),
             shares_memory=False,
             inline=False,
-            depth=0,
+            inherited=Inherited(),
         )
 
     def submit(self, row: Any) -> tuple[Future[_worker.Answer], int]:

@@ -144,6 +144,14 @@ def test_a_map_has_no_more_workers_than_it_asked_for(tmp_path: Path) -> None:
     assert max(pmap(meet, range(200), backend="processes", workers=2, chunksize=1)) <= 2
 
 
+def test_idle_workers_end_after_as_long_as_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_IDLE_TICK", 0.01)
+    with anymap.using(idle_timeout=0.01):
+        (pid,) = pmap(lambda _: os.getpid(), [0], workers=1)
+    until(lambda: not psutil.pid_exists(pid))
+    assert pmap(lambda _: os.getpid(), [0], workers=1) != [pid]
+
+
 def test_an_idle_worker_that_is_killed_is_replaced() -> None:
     for _ in range(3):
         for worker in workers_of_a_map():

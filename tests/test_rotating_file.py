@@ -11,6 +11,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 import anymap
-from anymap import ConfigError, backends, logs, pmap
+from anymap import ConfigError, backends, logs, pmap, using
 from anymap.logs import rotating_file
 
 if TYPE_CHECKING:
@@ -157,10 +159,8 @@ def local(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("rotation", ROTATIONS)
-def test_no_line_is_lost_torn_or_doubled_by_rotations_and_kills(
-    local: Backend, rotation: dict[str, Any], tmp_path: Path
-) -> None:
+def test_no_line_is_lost_torn_or_doubled_by_rotations_and_kills(local: Backend, tmp_path: Path) -> None:
+    rotation = {"max_bytes": 200_000, "when": "S", "backups": None, "compress": True}
     prove(local, rotation, tmp_path, items=4, lines=2_000, kills=2)
 
 
@@ -319,6 +319,36 @@ def test_it_is_made_by_dictconfig(tmp_path: Path) -> None:
     assert [line.split()[0] for line in contents(tmp_path / "run.log")] == ["-", "0", "0", "0"]
 
 
+def test_a_setting_adds_it_for_all_that_is_logged(tmp_path: Path) -> None:
+    program = """
+import logging, sys
+from anymap import pmap
+
+def work(item):
+    logging.getLogger("work").warning("item %d", item)
+
+if __name__ == "__main__":
+    pmap(work, range(2), workers=1)
+    logging.getLogger("mine").warning("at the end")
+"""
+    environment = {**os.environ, "ANYMAP_LOG_FILE": str(tmp_path / "run.log")}
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, env=environment)
+    lines = [line.split(" WARNING ")[1] for line in contents(tmp_path / "run.log")]
+    assert [re.sub(r" \d+ ", " ", line) for line in lines] == [
+        "work [0] item 0",
+        "work [1] item 1",
+        "mine [-] at the end",
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", [5, {"max_bytes": 1}, {"filename": "run.log", "size": 1}, {"filename": "x", "when": "W"}]
+)
+def test_a_wrong_setting_is_told_with_its_place(value: Any) -> None:
+    with pytest.raises(ConfigError, match="log_file"), using(log_file=value):
+        pmap(abs, [1], backend="serial")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -338,8 +368,6 @@ def test_a_wrong_argument_is_told(wrong: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.delitem(sys.modules, "anymap._rotating", raising=False)
     monkeypatch.setitem(sys.modules, "concurrent_log_handler", None)
     with pytest.raises(ImportError, match=r"anypmap\[logs\]"):

@@ -1,4 +1,4 @@
-"""The program ``anymap``: what backends there are here, and a demonstration on each of them."""
+"""The program ``anymap``: what backends there are here, a demonstration on each of them, and an exam for any."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import anymap
-from anymap._cli import backends, demo
+from anymap._cli import backends, check_backend, config, demo
 from anymap._errors import AnymapError
 
 if TYPE_CHECKING:
@@ -46,4 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
     demo.add_to(commands)
     backends.add_to(commands)
+    check_backend.add_to(commands)
+    config.add_to(commands)
     return parser

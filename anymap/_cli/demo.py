@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anymap
-from anymap import _config, _cpus
+from anymap import _cpus
 from anymap._cli._table import table
+from anymap._config import layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,7 +185,8 @@ def _run(options: argparse.Namespace) -> int:
 def _backends(options: argparse.Namespace, work: Work) -> tuple[list[str], list[BackendInfo]]:
     """Return the names to run on, in order, and the backends that would have run but are not here."""
     infos = {info.name: info for info in anymap.available_backends()}
-    if forced := _config.current().force_backend:
+    if (said := layers.current().force_backend) is not None:
+        forced: str = said.value
         print(f"ANYMAP_FORCE_BACKEND={forced} is set, and beats every other choice.")
         return [_usable(forced, infos)], []
     if options.all:

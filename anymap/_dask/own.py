@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from anymap._local.recipe import Recipe
 
-_IDLE = 60.0
-"""Seconds after which a cluster that nobody needs ends."""
 _START = 60.0
 """Seconds that a cluster has to start; a host that is very busy takes its time."""
 _END = 5.0
@@ -44,6 +42,8 @@ class Cluster:
 
     def __init__(self, wanted: Recipe, workers: int) -> None:
         self.leases = 0
+        self.idle_timeout = 0.0
+        """Seconds after which a cluster that nobody needs ends."""
         self._wanted = wanted
         self._workers = workers
         self._idle_since = time.monotonic()
@@ -159,13 +159,14 @@ _clusters: dict[tuple[Recipe, int], Cluster] = {}
 _lock = _forks.Lock()
 
 
-def lease(workers: int) -> Cluster:
+def lease(workers: int, inner_threads: int | None, idle_timeout: float) -> Cluster:
     """Return a running cluster of ``workers`` processes like this one. Give it back when the map is over."""
-    key = recipe.current(workers), workers
+    key = recipe.current(workers, inner_threads=inner_threads), workers
     with _lock:
         cluster = _clusters.get(key)
         if cluster is None or not cluster.alive:
             cluster = _start(key)
+        cluster.idle_timeout = idle_timeout
         cluster.leases += 1
     return cluster
 
@@ -186,10 +187,12 @@ def _start(key: tuple[Recipe, int]) -> Cluster:
 
 def _close_if_idle(cluster: Cluster) -> None:
     # Whoever has the lock may be waiting for the thread that this runs in. There will be another time.
-    if not cluster.is_idle(_IDLE) or not _lock.acquire(blocking=False):
+    if not cluster.is_idle(cluster.idle_timeout) or not _lock.acquire(blocking=False):
         return
     try:
-        for key in [key for key, other in _clusters.items() if other is cluster and cluster.is_idle(_IDLE)]:
+        for key in [
+            key for key, other in _clusters.items() if other is cluster and cluster.is_idle(cluster.idle_timeout)
+        ]:
             _clusters.pop(key).close()
     finally:
         _lock.release()

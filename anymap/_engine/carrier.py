@@ -9,8 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _payload, _worker
+from anymap._config.layers import portable
 from anymap._errors import NotPicklable
 from anymap._local import desk
+from anymap._surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,10 +79,10 @@ class InMemory:
             parent=os.getpid(),
             shares_memory=True,
             inline=plan.backend.traits.inline,
-            depth=plan.depth,
+            inherited=plan.config.passed_on(plan.backend.workers),
             places=[None] * plan.backend.workers,
             tells=hearing.tells_in_memory(),
-            ambience=_ambience.make(plan.backend, plan.surroundings, plan.seed),
+            ambience=_ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed),
             around=around,
             outer=_worker.seat.get(),
         )
@@ -105,7 +107,7 @@ class InBytes:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes)
-        ambience = _ambience.make(plan.backend, plan.surroundings, plan.seed)
+        ambience = _ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
         self._folder = self._desk.folder if self._desk is not None else None
@@ -119,10 +121,10 @@ class InBytes:
             channel=_channel(plan, self.board, hearing if tells is not None else None),
             timeout=plan.timeout,
             spool=self._folder,
-            parent=0 if remote else os.getpid(),
+            parent=0 if remote or plan.backend.traits.borrowed else os.getpid(),
             shares_memory=False,
             inline=plan.backend.traits.inline,
-            depth=plan.depth,
+            inherited=portable(plan.config.passed_on(plan.backend.workers)),
             places=None if remote else plan.backend.workers,
             tells=tells,
             ambience=ambience,
@@ -156,7 +158,8 @@ def _route(traits: Traits) -> _payload.Route:
     """Say how what is shared between maps gets to the workers."""
     if traits.remote:
         return "engine" if traits.carries else "value"
-    return "fork" if traits.forks else "file"
+    # Forks that somebody made earlier have not seen what has been shared since.
+    return "fork" if traits.forks and not traits.borrowed else "file"
 
 
 def _channel(plan: Plan, board: _board.Board | _heartbeat.RemoteBoard, hearing: Hearing | None) -> Channel | None:

@@ -55,6 +55,8 @@ class Flights:
         self.arrivals: deque[Arrival] = deque()
         self.broken: BaseException | None = None
         """What ended the map, if it is no item's error."""
+        self.gave_up = False
+        """An item was left running, and its worker still writes to the board."""
         self.carrier: Carrier | None = None
         self._plan = plan
         self._backend = plan.backend
@@ -67,6 +69,7 @@ class Flights:
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
         self._dead: set[int] = set()
         self._grounded = False
+        self._last_death: Exception | None = None
 
     # --- how much at once -----------------------------------------------------------------------------------------
 
@@ -128,6 +131,8 @@ class Flights:
     def fail(self, exc: BaseException) -> None:
         """End the map with an error that is no item's."""
         if self.broken is None:
+            if self._last_death is not None:
+                exc.add_note(f"anymap: before that, {self._last_death}")
             self.broken = exc
         self.ground()
         self._news()
@@ -157,7 +162,8 @@ class Flights:
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)
         except Exception as exc:  # noqa: BLE001 - the engine broke, or the map was closed meanwhile
-            self.fail(exc)
+            if not self._grounded:  # else the map ends for another reason, which came first
+                self.fail(exc)
         else:
             with self._lock:
                 if self.ledger.is_flying(chunk):
@@ -247,7 +253,7 @@ class Flights:
                 self._enter_death(chunk, blamed, mark, lost)
 
     def _enter_death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> None:
-        exc = self._death(chunk, position, mark, lost)
+        exc = self._last_death = self._death(chunk, position, mark, lost)
         seconds = time.monotonic() - mark.began if mark.began else 0.0
         worker = str(mark.pid or "unknown")
         is_final = self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic())
@@ -349,6 +355,7 @@ class Flights:
 
     def _give_up(self, chunk: Chunk, mark: Mark) -> None:
         # The slot is not given back: who knows until when its thread writes to it.
+        self.gave_up = True
         self._futures.pop(chunk)
         blamed = self.ledger.lose(chunk, mark.position, certain=True)
         if self.journal is not None:

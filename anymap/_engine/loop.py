@@ -22,7 +22,7 @@ from anymap._engine.reporter import Reporter
 from anymap._engine.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _BLINK = 0.2
 """Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
+_NAP = 5.0
+"""Seconds. Signals are the main thread's. But what the collector tells just before any thread waits is lost on it, too."""
 _SMALL_MAP = 0.02
 """Seconds that a map may last before there is a thread to look after it."""
 _NO_WORKERS = 10.0
@@ -58,26 +60,24 @@ class Run:
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
         self._news = threading.Condition()
-        self._supervisor = Supervisor(self._tick)
+        self._supervisor = Supervisor(self._tick, self._is_busy)
         self._delivered = 0
         self._waiting = False
         self._has_news = False
         self._manned = time.monotonic()
         self._error: Exception | None = None
         self._process = os.getpid()
+        self._is_open = False
         self._closed = False
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch]:
         """Do the map; yield results as they land, in the plan's order. Closing the generator ends the map."""
         try:
-            self._open()
+            self.open()
             while not self._over():
                 self._supervise_if_it_takes_long()
                 self._flights.fill(partial_chunks=self._source.slow)
-                for batch in self._ready():
-                    with self._meter.waited():
-                        yield batch
-                    self._delivered += len(batch.values)
+                yield from self._deliver()
                 self._reporter.tell_of_items()
                 self._raise_what_ends_the_map()
                 if not self._over() and not self._pull():
@@ -98,7 +98,11 @@ class Run:
         """How many items have been pulled so far."""
         return self._ledger.pulled
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Get everything ready. :meth:`batches` does, if nobody has."""
+        if self._is_open:
+            return
+        self._is_open = True
         self._meter.began = time.monotonic()
         self._backend.open(self._plan.workers)
         self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
@@ -119,6 +123,13 @@ class Run:
         return self._ledger.exhausted and self._delivered == self._ledger.pulled
 
     # --- deliver --------------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> Iterator[Batch]:
+        """Hand out what is ready. Apart from the loop, which would keep the last of it while it waits."""
+        for batch in self._ready():
+            with self._meter.waited():
+                yield batch
+            self._delivered += len(batch.values)
 
     def _ready(self) -> Iterator[Batch]:
         """Load what has arrived and yield what may be handed out. Stops at the first error if that stops the map."""
@@ -232,20 +243,26 @@ class Run:
 
     def _wait(self) -> None:
         """Wait until there is something to deliver or to launch."""
-        if self._backend.traits.inline:
+        if self._backend.traits.inline and not self._source.dry:
             self._wait_for_retry()
             return
+        if self._supervisor.rests and self._ledger.flying:
+            self._supervisor.wake()
         with self._news:
             self._waiting = True
             try:
                 with self._backend.waiting():
-                    while not self._news.wait_for(
-                        lambda: self._has_news, _BLINK if self._supervisor.started else _SMALL_MAP
-                    ):
+                    while not self._news.wait_for(lambda: self._has_news, self._patience()):
                         self._supervise_if_it_takes_long()
             finally:
                 self._waiting = False
             self._has_news = False
+
+    def _patience(self) -> float:
+        """Return how long to wait at a time."""
+        if not (self._supervisor.started or self._backend.traits.inline):
+            return _SMALL_MAP
+        return _BLINK if threading.current_thread() is threading.main_thread() else _NAP
 
     def _supervise_if_it_takes_long(self) -> None:
         # A thread takes longer to start than a small map to end.
@@ -260,16 +277,22 @@ class Run:
         if ripe is not None:
             time.sleep(max(ripe - time.monotonic(), 0.0))
 
-    def _on_news(self) -> None:
-        """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
+    def wake(self) -> bool:
+        """Have the iterating thread look again; return whether it was waiting."""
         with self._news:
             self._has_news = True
-            if self._waiting:
-                self._news.notify()
-                return
-        self._supervisor.wake()
+            self._news.notify()
+            return self._waiting
+
+    def _on_news(self) -> None:
+        """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
+        if not self.wake():
+            self._supervisor.wake()
 
     # --- look after -----------------------------------------------------------------------------------------------
+
+    def _is_busy(self) -> bool:
+        return bool(self._ledger.flying or self._ledger.waiting) or not self._source.dry
 
     def _tick(self) -> None:
         """Do what must not wait for the iterating thread."""
@@ -301,6 +324,10 @@ class Run:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
+    def fail(self, exc: BaseException) -> None:
+        """End the map from another thread: the iterating one raises ``exc``."""
+        self._flights.fail(exc)
+
     def close(self) -> None:
         """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is."""
         if self._closed or os.getpid() != self._process:
@@ -317,7 +344,8 @@ class Run:
         finally:
             self._hearing.close(settle=carrier is not None and carrier.board.told)
             if carrier is not None:
-                carrier.close(clean=complete and not self._ledger.counts.lost)
+                clean = complete and not self._ledger.counts.lost and not self._flights.gave_up
+                carrier.close(clean=clean)
             self._flights.fall_silent()
             self._flights.remember()
             self._reporter.finish(complete=complete)

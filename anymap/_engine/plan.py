@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from anymap._errors import ConfigError
-from anymap._settings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from anymap._config.layers import Config
     from anymap._letters import Told
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
@@ -79,10 +79,20 @@ class Plan:
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
     """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
     seed: int | None = None
-    surroundings: Surroundings = field(default_factory=Surroundings)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Where each setting came from, by its name; for the sinks."""
-    depth: int = 0
-    """How many maps this one runs inside of."""
-    show_items: bool = True
-    """An item's ``repr`` may stand in notes and messages."""
+    config: Config
+    """The settings that hold."""
+
+    @property
+    def depth(self) -> int:
+        """How many maps this one runs inside of."""
+        return self.config.depth
+
+    @property
+    def show_items(self) -> bool:
+        """An item's ``repr`` may stand in notes and messages."""
+        return bool(self.config.value("show_items"))
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Where each setting came from, by its name; for the sinks."""
+        return {name: origin for name, (_, origin) in self.config.all().items()}

@@ -47,6 +47,8 @@ class Reporter:
         self._workers = workers
         if self._journal is not None:
             self._journal.carrier = carrier
+        if not self._emitter:
+            return
         plan = self._plan
         self._emitter.emit(
             Started(
@@ -73,7 +75,8 @@ class Reporter:
         self.tell_of_items()
         if self._tasks is not None:
             self._tasks.end()
-        self._emitter.emit(self._finished(complete=complete))
+        if self._emitter:
+            self._emitter.emit(self._finished(complete=complete))
 
     def _listen_to_tasks(self) -> Tasks | None:
         if not self._emitter.wants(TaskProgress):

@@ -117,7 +117,7 @@ class MapIterator(Generic[R_co]):
     def close(self) -> None:
         """End the map now. Does nothing if it is over."""
         self._values = iter(())
-        self._batches.close()  # type: ignore[attr-defined]
+        self._batches.close()
 
     def __enter__(self) -> Self:
         return self

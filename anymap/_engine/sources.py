@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from anymap._engine.landing import Batch
 
 _SLOW = 0.001
 """Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
@@ -23,6 +28,11 @@ class Source(Protocol):
     """There are no more rows."""
     slow: bool
     """The next row may be long in coming: what is there is sent, though it fills no chunk."""
+
+    @property
+    def dry(self) -> bool:
+        """There is no row just now, and whoever brings one will wake the map."""
+        ...
 
     def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:
         """Stage up to ``most`` rows, and no more once something has arrived; return whether that changed anything."""
@@ -42,6 +52,10 @@ class Rows:
         self._rows = rows
         self._prompt = prompt
         self._pulling_since: float | None = None
+
+    @property
+    def dry(self) -> bool:
+        return False
 
     def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:
         if self._prompt:
@@ -75,3 +89,79 @@ class Rows:
             "results to go on, say by window= how many items it can give ahead of them",
             _STUCK,
         )
+
+
+class Feed:
+    """What other threads put in, row by row, each with the future that gets its outcome. Whoever does wakes the map."""
+
+    slow = True
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.launched = threading.Event()
+        """The first row has been launched, or will never be."""
+        self._closed = False
+        self._queue: deque[tuple[Future[Any], Any]] = deque()
+        self._flying: dict[int, Future[Any]] = {}
+        self._pulled = 0
+
+    @property
+    def dry(self) -> bool:
+        return not (self._queue or self._closed)
+
+    def put(self, future: Future[Any], row: Any) -> None:
+        self._queue.append((future, row))
+
+    def close(self) -> None:
+        """Take no more: the map ends when all that was put in has its outcome. May be called by the collector."""
+        self._closed = True
+
+    def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it never waits
+        if self._pulled:
+            self.launched.set()
+        rows: list[Any] = []
+        while len(rows) < most and (entry := self._next()) is not None:
+            future, row = entry
+            if future.set_running_or_notify_cancel():
+                self._flying[self._pulled] = future
+                self._pulled += 1
+                rows.append(row)
+        stage(rows)
+        self.ended = self._closed and not self._queue
+        return bool(rows) or self.ended
+
+    def speak_if_stuck(self) -> None:
+        pass
+
+    def settle(self, batch: Batch) -> None:
+        """Give futures their outcomes."""
+        for position, value in enumerate(batch.values):
+            future = self._flying.pop(batch.start + position)
+            if (exc := batch.errors.get(position)) is not None:
+                future.set_exception(exc)
+            else:
+                future.set_result(value)
+
+    def cancel(self) -> None:
+        """Cancel what was not yet pulled."""
+        while (entry := self._next()) is not None:
+            future, _ = entry
+            future.cancel()
+            future.set_running_or_notify_cancel()
+
+    def fail(self, exc: BaseException) -> None:
+        """Give every future that has no outcome this one."""
+        self.launched.set()
+        while self._flying:
+            self._flying.popitem()[1].set_exception(exc)
+        while (entry := self._next()) is not None:
+            future, _ = entry
+            if future.set_running_or_notify_cancel():
+                future.set_exception(exc)
+
+    def _next(self) -> tuple[Future[Any], Any] | None:
+        # Several threads take from it.
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None

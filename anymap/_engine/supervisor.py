@@ -14,10 +14,13 @@ _INTERVAL = 0.1
 
 
 class Supervisor:
-    """Calls ``tick`` ten times a second, and at once when woken."""
+    """Calls ``tick`` ten times a second, and at once when woken. Where not ``busy`` after a tick: only when woken."""
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+    def __init__(self, tick: Callable[[], None], busy: Callable[[], bool] = lambda: True) -> None:
         self._tick = tick
+        self._busy = busy
+        self.rests = False
+        """It will not look again until it is woken, or is about to find out whether it has to."""
         self._woken = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -38,7 +41,7 @@ class Supervisor:
         """End the thread; on return it is in no tick, unless this is the thread itself."""
         self._stopped = True
         # What it looked after holds this: they would keep each other, and all they hold, until garbage is collected.
-        self._tick = _nothing
+        self._tick, self._busy = _nothing, bool
         self._woken.set()
         if self._thread is None or self._thread is threading.current_thread() or sys.is_finalizing():
             # When the interpreter ends with a map left open, its daemon threads have stopped where they were.
@@ -47,10 +50,13 @@ class Supervisor:
 
     def _work(self) -> None:
         while not self._stopped:
-            self._woken.wait(_INTERVAL)
+            self._woken.wait(None if self.rests else _INTERVAL)
             self._woken.clear()
             if not self._stopped:
                 self._tick()
+                # Said before it looks: what begins just then wakes it for nothing, rather than not at all.
+                self.rests = True
+                self.rests = not self._busy()
 
 
 def _nothing() -> None:

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from anymap._worker import Answer, Task
 
 _TICK, _IDLE_TICK = 0.1, 1.0
-"""Seconds between two looks at the workers: while maps run, and while none does."""
-_IDLE = 60.0
-"""Seconds after which a worker that nobody needs ends."""
+"""Seconds between two looks at the workers: while there is work, and while there is none."""
 _LAST_WORDS = 5.0
 """Seconds that a worker has to close what it has made for itself (:func:`anymap.per_worker`) when it is told to end."""
 _GRACE = 0.2
@@ -106,6 +104,8 @@ class Pool:
         self._greeting = greeting
         self._keep = keep
         self._max_items = max_items
+        self.idle_timeout = 0.0
+        """Seconds after which a worker that nobody needs ends."""
         self._lock = threading.RLock()
         self._workers: dict[int, _Worker] = {}
         self._leaving: list[_Worker] = []
@@ -230,7 +230,8 @@ class Pool:
 
     def _is_busy(self) -> bool:
         with self._lock:
-            return bool(self._leases) or any(worker.job is not None for worker in self._workers.values())
+            pending = any(lease.pending for lease in self._leases)
+            return pending or any(worker.job is not None for worker in self._workers.values())
 
     def _close_if_deserted(self) -> None:
         with self._lock:
@@ -300,7 +301,7 @@ class Pool:
                 self._receive_last(worker)
             elif job is not None and job.kill_at is not None and now > job.kill_at:
                 worker.process.kill()
-            elif job is None and not self._leases and (not self._keep or now - worker.idle_since > _IDLE):
+            elif job is None and not self._leases and (not self._keep or now - worker.idle_since > self.idle_timeout):
                 with self._lock:
                     if worker.job is None and not self._leases:
                         self._dismiss(worker)
@@ -375,15 +376,16 @@ _pools: dict[Recipe, Pool] = {}
 _pools_lock = _forks.Lock()
 
 
-def lease(workers: int, max_items: int | None = None) -> Lease:
+def lease(workers: int, max_items: int | None, inner_threads: int | None, idle_timeout: float) -> Lease:
     """Return a share of the pool whose workers are like this process, as it is now."""
-    wanted = recipe.current(workers, max_items)
+    wanted = recipe.current(workers, max_items, inner_threads)
     with _pools_lock:
         while True:
             if wanted not in _pools:
                 _retire_idle_pools()
                 _pools[wanted] = _pool_of_interpreters(wanted)
                 warm.at_shutdown(close_all)
+            _pools[wanted].idle_timeout = idle_timeout
             if (granted := _pools[wanted].lease(workers)) is not None:
                 return granted
             # It has closed, for want of anything to do.
@@ -395,9 +397,14 @@ def _pool_of_interpreters(wanted: Recipe) -> Pool:
     return Pool(lambda line: start_interpreter(wanted, line), greeting=greeting, keep=True, max_items=wanted.max_items)
 
 
-def lease_forks(workers: int, max_items: int | None = None) -> Lease:
+def lease_forks(workers: int, max_items: int | None, inner_threads: int | None) -> Lease:
     """Return a pool of its own, of forks: they see this process as it is now, so no later map may have them."""
-    pool = Pool(lambda line: start_fork(line, max_items), greeting=None, keep=False, max_items=max_items)
+    pool = Pool(
+        lambda line: start_fork(line, workers, max_items, inner_threads),
+        greeting=None,
+        keep=False,
+        max_items=max_items,
+    )
     granted = pool.lease(workers)
     assert granted is not None  # noqa: S101
     return granted

@@ -9,16 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from anymap import _cpus
 from anymap._errors import UnsupportedOption
-
-_INNER_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+from anymap._local import inner_threads as libraries
 
 _CHANGES_ALL_THE_TIME = "PYTEST_CURRENT_TEST"
 """A variable that would make each test start workers of its own."""
@@ -51,8 +43,8 @@ class Recipe:
         }
 
 
-def current(workers: int, max_items: int | None = None) -> Recipe:
-    """Describe this process as it is now; ``workers`` share the CPUs for their inner threads."""
+def current(workers: int, max_items: int | None = None, inner_threads: int | None = None) -> Recipe:
+    """Describe this process as it is now; ``workers`` share the CPUs for their inner threads unless told how many."""
     if getattr(sys, "frozen", False):
         raise UnsupportedOption(
             "a frozen program has no interpreter to start workers with: use backend 'threads', or 'processes' with "
@@ -62,7 +54,7 @@ def current(workers: int, max_items: int | None = None) -> Recipe:
         command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]
         folder=_folder(),
         path=tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path),
-        environment=_environment(max(1, _cpus.available() // workers)),
+        environment=_environment(inner_threads, workers),
         authkey=_authkey(),
         tracker=_tracker(),
         edition=_edition.current(),
@@ -83,15 +75,17 @@ def _folder() -> str:
         return os.sep
 
 
-_known: tuple[int, dict[Any, Any], frozenset[tuple[str, str]]] = (0, {}, frozenset())
+_known: tuple[Any, dict[Any, Any], frozenset[tuple[str, str]]] = (None, {}, frozenset())
 
 
-def _environment(inner_threads: int) -> frozenset[tuple[str, str]]:
+def _environment(inner_threads: int | None, workers: int) -> frozenset[tuple[str, str]]:
+    """Return the variables of a worker; those for numerical libraries as told, else as the user has set them, else shared out."""
     global _known  # noqa: PLW0603 - a cache of the process: to decode all variables takes a good part of a small map
-    if (inner_threads, os.environ._data) != _known[:2]:  # type: ignore[attr-defined]
-        found = dict.fromkeys(_INNER_THREADS, str(inner_threads)) | dict(os.environ)
+    if ((inner_threads, workers), os.environ._data) != _known[:2]:  # type: ignore[attr-defined]
+        told = dict.fromkeys(libraries.VARIABLES, str(inner_threads or libraries.share(workers)))
+        found = dict(os.environ) | told if inner_threads else told | dict(os.environ)
         found.pop(_CHANGES_ALL_THE_TIME, None)
-        _known = inner_threads, dict(os.environ._data), frozenset(found.items())  # type: ignore[attr-defined]
+        _known = (inner_threads, workers), dict(os.environ._data), frozenset(found.items())  # type: ignore[attr-defined]
     return _known[2]
 
 

@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from anymap._local import child
+from anymap._local import child, inner_threads
 from anymap._local.signals import interrupts_held_back
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Fork:
         return self._exitcode
 
 
-def start_fork(line: socket.socket, max_items: int | None = None) -> Process:
+def start_fork(line: socket.socket, workers: int, max_items: int | None, threads: int | None) -> Process:
     """Fork this process; the child serves ``line`` and does nothing else of what this process would."""
     # What the caller has printed and not yet written would be in the buffers of each fork, and be written by all.
     child.flush_standard_streams()
@@ -84,6 +84,7 @@ def start_fork(line: socket.socket, max_items: int | None = None) -> Process:
         pid = os.fork()
         if not pid:
             try:
+                inner_threads.limit(workers, threads)
                 child.serve(line.fileno(), parent, max_items)
             finally:
                 child.leave()

@@ -38,6 +38,10 @@ class Traits:
     """``kill`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
     sees_death: bool = True
     """The future of a task whose worker died ends with ``ChunkLost`` instead of staying open for ever."""
+    breaks: bool = False
+    """The engine does not survive its first dead worker: all futures end with ``ChunkLost``, then ``submit`` raises."""
+    borrowed: bool = False
+    """The engine is the user's, who uses it for other things too: nothing is changed in its workers."""
     carries: bool = False
     """Where ``remote``: the backend carries what :func:`anymap.share` made, once to each worker that needs it. Tasks
     come to it without, and it is in the ``left_out`` of their parcels. Elsewhere that goes by value."""
@@ -99,6 +103,11 @@ class Backend(abc.ABC):
     """Set on the class or, where it depends on the options, by ``open``."""
     workers: int = 1
     """How many tasks run at once; set by ``open``."""
+
+    inner_threads: int | None = None
+    """How many threads numerical libraries may use in each worker; ``None``: an even share of the CPUs. Set before ``open``."""
+    idle_timeout: float = 60.0
+    """Seconds for which workers that nobody needs are kept, where they outlive a map. Set before ``open``."""
 
     @abc.abstractmethod
     def open(self, workers: int | None) -> None:

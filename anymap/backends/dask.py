@@ -8,9 +8,10 @@ import itertools
 import pickle
 import threading
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import dask.config
 from distributed import Client, KilledWorker, Security, rejoin
@@ -44,7 +45,7 @@ class Dask(Backend):
     "__main__"`` in the caller's script, are kept for later maps, and end by :func:`anymap.shutdown`, at exit, or after
     a minute without a map. As with a ``LocalCluster``, other users of this host can reach its ports.
 
-    ``security`` goes with an address. ``timeout`` is how many seconds it may take to connect. A client that was given
+    ``security`` goes with an address: a ``distributed.Security``, or its arguments by name, such as ``tls_ca_file``. ``timeout`` is how many seconds it may take to connect. A client that was given
     or found is left as it was. ``ship_modules`` names modules and packages of the caller's that the workers have not:
     their files are sent along, once to each worker, and go before what the workers have by these names.
 
@@ -69,7 +70,7 @@ class Dask(Backend):
         address: str | None = None,
         scheduler_file: str | None = None,
         client: Client | None = None,
-        security: Security | None = None,
+        security: Security | Mapping[str, Any] | None = None,
         timeout: float = 8.0,
         ship_modules: Iterable[str] = (),
     ) -> None:
@@ -80,7 +81,7 @@ class Dask(Backend):
         self._address = address
         self._scheduler_file = scheduler_file
         self._given = client
-        self._security = security
+        self._security = Security(**security) if isinstance(security, Mapping) else security
         self._timeout = timeout
         if isinstance(ship_modules, str):
             raise ConfigError(f"ship_modules must be a list of names, not the string {ship_modules!r}")
@@ -116,7 +117,7 @@ class Dask(Backend):
             address = dask.config.get("scheduler-address", None)
         if address is not None:
             return self._connect(address, self._security)
-        self._own = own.lease(workers or _cpus.available())
+        self._own = own.lease(workers or _cpus.available(), self.inner_threads, self.idle_timeout)
         self._exit.callback(self._own.give_back)
         self.traits = Traits(kills=True)
         return self._own.client

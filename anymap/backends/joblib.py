@@ -34,6 +34,7 @@ from joblib.parallel import (
     get_active_backend,
 )
 
+from anymap import _leaving
 from anymap._errors import BackendConnectionError
 from anymap._local import pooled, warm
 from anymap._local.signals import interrupts_held_back
@@ -334,6 +335,7 @@ def _close_at_exit() -> None:
 
 
 def _close_all_on_loky() -> None:
+    _leaving.finish_all()
     for engine in list(_open_on_loky):
         # Its futures stay as they are: a thread that waits for one has nothing more to say now.
         engine._is_open = False

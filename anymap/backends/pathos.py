@@ -9,7 +9,7 @@ from pathos import helpers
 
 from anymap import _cpus
 from anymap._errors import UnsupportedOption
-from anymap._local import pooled
+from anymap._local import inner_threads, pooled
 from anymap._local.signals import interrupts_held_back
 from anymap.backends.base import ChunkLost, Task, Traits
 
@@ -45,10 +45,11 @@ class Pathos(pooled.OnPool):
                 "a worker of a pathos pool cannot have a pathos pool of its own: "
                 "use backend='threads' or 'serial' for the inner map"
             )
+        arguments = pooled.worker_arguments(inner_threads.limit, (self.workers, self.inner_threads))
         context = pooled.remembering(helpers.mp.get_context("fork"))
         try:
             with interrupts_held_back():
-                return helpers.ProcessPool(self.workers, context=context, **pooled.worker_arguments())
+                return helpers.ProcessPool(self.workers, context=context, **arguments)
         except OSError as exc:
             exc.add_note(
                 "anymap: the locks of a pathos pool are made in /dev/shm, which must have room and be writable; "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Processes"]
 
-_LEASES = {"spawn": pool.lease, "fork": pool.lease_forks}
+_START_METHODS = ("spawn", "fork")
 
 
 class Processes(Backend):
@@ -42,7 +42,7 @@ class Processes(Backend):
     def __init__(
         self, *, start_method: Literal["spawn", "fork"] = "spawn", max_tasks_per_worker: int | None = None
     ) -> None:
-        if start_method not in _LEASES:
+        if start_method not in _START_METHODS:
             raise ConfigError(f"start_method must be 'spawn' or 'fork', not {start_method!r}")
         if max_tasks_per_worker is not None and not _is_positive(max_tasks_per_worker):
             raise ConfigError(f"max_tasks_per_worker must be a number from 1, or None, not {max_tasks_per_worker!r}")
@@ -53,7 +53,10 @@ class Processes(Backend):
 
     def open(self, workers: int | None) -> None:
         self.workers = workers or _cpus.available()
-        self._lease = _LEASES[self.start_method](self.workers, self.max_tasks_per_worker)
+        if self.start_method == "fork":
+            self._lease = pool.lease_forks(self.workers, self.max_tasks_per_worker, self.inner_threads)
+        else:
+            self._lease = pool.lease(self.workers, self.max_tasks_per_worker, self.inner_threads, self.idle_timeout)
 
     def submit(self, task: Task) -> Future[Answer]:
         return self._lease.submit(task)

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, ClassVar
 
 from anymap import _cpus
+from anymap._local import inner_threads
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Threads(Backend):
         self._given_up: set[Future[Answer]] = set()
         self._lock = threading.Lock()
         self._unfinished = 0
+        self._limit = inner_threads.limit(self.workers, self.inner_threads)
 
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()
@@ -40,7 +42,7 @@ class Threads(Backend):
         with self._lock:
             self._unfinished += 1
             if len(self._threads) < min(self._unfinished, self.workers):
-                self._start_thread()
+                self._start_another_thread()
         return future
 
     def abandon(self, future: Future[Answer]) -> None:
@@ -52,6 +54,7 @@ class Threads(Backend):
     def close(self, *, abandon: bool) -> None:
         for _ in self._threads:
             self._jobs.put(None)
+        inner_threads.lift(self._limit)
         made = sys.modules.get("anymap._per_worker")
         if not abandon and made is not None and made.anything_made():
             # What they close is closed when the map is over, but for those that are stuck.
@@ -59,10 +62,18 @@ class Threads(Backend):
                 if self._running.get(thread) not in self._given_up:
                     thread.join()
 
+    def _start_another_thread(self) -> None:
+        try:
+            self._start_thread()
+        except RuntimeError:
+            # While the interpreter ends, which waits for what an Executor has left, no more threads can be started.
+            if not self._threads:
+                raise
+
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="anymap-thread", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _work(self) -> None:
         thread = threading.current_thread()

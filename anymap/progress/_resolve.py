@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anymap._errors import ConfigError
+from anymap.progress._announced import announced, make
 from anymap.progress._bar import BarSink
 from anymap.progress._where import in_notebook, on_terminal
 
@@ -50,14 +51,15 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
     * ``"rich"``: a bar drawn by rich.
     * ``"log"``: lines of the logger ``anymap.progress``.
     * ``"jsonl:PATH"``: every event as a line of JSON, appended to the file.
+    * the name of a sink that an installed package announces by an entry point in the group ``anymap.sinks``.
     * a mapping: a bar with these keyword arguments of tqdm's, and with the class ``tqdm_class`` if that is among them.
     * a tqdm class, or a ``functools.partial`` of one with keyword arguments: a bar drawn with it.
     * any other callable: itself.
     * a list or tuple of these: all of them.
 
     Raises:
-        ConfigError: it is none of these, or has a keyword that tqdm does not know, or names a file that cannot be
-            written to; or what draws it is not installed.
+        ConfigError: it is none of these, or cannot be made, or has a keyword that tqdm does not know, or names a file that
+            cannot be written to; or what draws it is not installed.
     """
     match progress:
         case None | "auto":
@@ -78,8 +80,10 @@ def _named(name: str) -> list[Sink]:
     if name in NO_SINK:
         return []
     kind, colon, argument = name.partition(":")
+    if kind not in SINKS and name in announced():
+        return [make(name)]
     if kind not in SINKS:
-        nearest = difflib.get_close_matches(kind, ["auto", *SINKS, *NO_SINK], n=1)
+        nearest = difflib.get_close_matches(kind, ["auto", *SINKS, *NO_SINK, *announced()], n=1)
         raise _wrong(name, f" Did you mean {nearest[0]!r}?" if nearest else "")
     if bool(argument) != (kind in TAKES_A_PATH) or bool(colon) != bool(argument):
         raise _wrong(name, " The name of a file follows 'jsonl:', and no other name.")
@@ -130,8 +134,8 @@ def _is_tqdm(value: object) -> bool:
 
 
 def _wrong(progress: object, hint: str = "") -> ConfigError:
-    named = (f"{name}:PATH" if name in TAKES_A_PATH else name for name in ("auto", *SINKS, *NO_SINK))
-    names = ", ".join(map(repr, named))
+    named = [f"{name}:PATH" if name in TAKES_A_PATH else name for name in ("auto", *SINKS, *NO_SINK)]
+    names = ", ".join(map(repr, dict.fromkeys([*named, *sorted(announced())])))
     return ConfigError(
         f"progress={progress!r} asks for nothing known.{hint} It takes None, True, False, a name ({names}), "
         "a mapping of tqdm's keyword arguments, a tqdm class, a callable that takes an event, or a list of these."

@@ -136,8 +136,7 @@ class Exam:
             time.sleep(0.01)
 
     def _examine(self, test: Callable[[], None]) -> None:
-        if os.environ.get("ANYMAP_FORCE_BACKEND"):
-            raise ConfigError("ANYMAP_FORCE_BACKEND is set: no other backend than that one can be examined")
+        refuse_to_examine_another()
         self._switchboards = []
         self._deadline = time.monotonic() + self.patience
         thread, ended = start(test)
@@ -155,11 +154,21 @@ class Exam:
         wait([ended], _GRACE)
 
 
+def refuse_to_examine_another() -> None:
+    if os.environ.get("ANYMAP_FORCE_BACKEND"):
+        raise ConfigError("ANYMAP_FORCE_BACKEND is set: no other backend than that one can be examined")
+
+
+def promise_of(test: str) -> str:
+    """Return in plain words what the test of this name examines."""
+    return test.removeprefix(_PREFIX).replace("_", " ")
+
+
 def promises(part: P) -> P:
     """Make every test of this part of the exam end, whatever the candidate does, and have it leave its verdict."""
     for name, test in list(vars(part).items()):
         if name.startswith(_PREFIX):
-            setattr(part, name, _as_promise(name.removeprefix(_PREFIX).replace("_", " "), test))
+            setattr(part, name, _as_promise(promise_of(name), test))
     return part
 
 

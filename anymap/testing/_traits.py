@@ -8,11 +8,11 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING
 
-from anymap._errors import ItemTimeout, WorkerLost
+from anymap._errors import AnymapError, ItemTimeout, WorkerLost
 from anymap._failures import failure
 from anymap.testing import _samples as samples
 from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises
-from anymap.testing._verdicts import applies_if, expect, expect_equal
+from anymap.testing._verdicts import applies_if, expect, expect_equal, expect_raises
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +101,8 @@ class Declarations(Exam):
         self._applies_to_deaths()
         with self._deaths_made_good(), self.station(samples.Die(0)) as station:
             self._expect_loss(station.loss(station.submit(0)), None)
+            if self.traits.breaks:
+                return
             next_one = station.submit(1)
             while self.traits.remote and station.loss(next_one) is not None:
                 # A cluster may give what has killed one worker to another, before it hears that nobody wants it.
@@ -109,6 +111,7 @@ class Declarations(Exam):
 
     def test_a_death_costs_the_item_that_ran_and_no_other(self) -> None:
         self._applies_to_deaths()
+        applies_if(not self.traits.breaks, "breaks is declared: a death is the end of the engine")
         with self._deaths_made_good():
             got = self.map(samples.Die(7), range(20), on_error="return")
         wanted = [WorkerLost if x == 7 else x for x in range(20)]
@@ -116,13 +119,22 @@ class Declarations(Exam):
         found = failure(got[7])
         expect(found is not None and found.index == 7, f"failure() does not say that it is item 7: {found}")
 
+    def test_a_death_that_breaks_the_engine_ends_the_map_and_is_told_by_its_item(self) -> None:
+        applies_if(self.traits.breaks, "breaks is not declared")
+        error = expect_raises(AnymapError, lambda: self.map(samples.Die(7), range(20), on_error="return"))
+        notes = getattr(error, "__notes__", [])
+        expect(any("item 7" in note for note in notes), f"no note names the item that broke the engine: {notes}")
+
     def test_an_item_that_is_stuck_ends_at_its_deadline(self) -> None:
         traits = self.traits
         applies_if(not traits.inline, "tasks run in the caller's thread: nobody can end them")
         applies_if(
             traits.live or not traits.remote, "remote is declared and live is not: nobody knows when an item began"
         )
-        applies_if(traits.kills or traits.shares_memory or traits.live, "workers can be neither killed nor left alone")
+        applies_if(
+            traits.kills or traits.shares_memory or traits.live or traits.borrowed,
+            "workers can be neither killed nor left alone",
+        )
         with self.switchboard() as switchboard:
             function = switchboard.function(3)
             got = self.map(function, range(8), timeout=_SECONDS, on_error="return")

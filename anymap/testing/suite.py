@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anymap.testing._contract import Contract
 from anymap.testing._errors import Errors
+from anymap.testing._exam import promise_of, refuse_to_examine_another
 from anymap.testing._functions import Functions
 from anymap.testing._leaving import Leaving
 from anymap.testing._maps import Maps
@@ -15,9 +16,11 @@ from anymap.testing._traits import Declarations
 from anymap.testing._verdicts import Outcome, PromiseBroken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anymap.backends.base import Backend
 
-__all__ = ["BackendSuite", "Outcome", "PromiseBroken", "Report", "examine"]
+__all__ = ["BackendSuite", "Outcome", "PromiseBroken", "Report", "all_promises", "examine"]
 
 
 class BackendSuite(Maps, Functions, Errors, Contract, Declarations, Leaving):
@@ -64,11 +67,18 @@ class Report:
         return [outcome.promise for outcome in self.outcomes if outcome.verdict == verdict]
 
 
-def examine(backend: str | Backend | type[Backend], *, patience: float = 30.0) -> Report:
+def examine(
+    backend: str | Backend | type[Backend],
+    *,
+    patience: float = 30.0,
+    tell: Callable[[Outcome], object] | None = None,
+) -> Report:
     """Sit the exam without pytest.
 
     It takes between some seconds and a minute, and ends all that this process keeps warm for its maps. Each promise
-    must be kept within ``patience`` seconds.
+    must be kept within ``patience`` seconds. ``tell`` is called with each outcome as it comes.
+
+    The program ``anymap check-backend`` does this for a backend's name.
 
     >>> from anymap.testing import examine
     >>> examine("serial").broken
@@ -80,12 +90,20 @@ def examine(backend: str | Backend | type[Backend], *, patience: float = 30.0) -
         backend = candidate
         patience = limit
 
+    refuse_to_examine_another()
     sitting = Sitting()
     for name in _tests():
         # What it raises is in its outcome.
         with suppress(Exception):
             getattr(sitting, name)()
+        if tell is not None:
+            tell(Sitting.outcomes[promise_of(name)])
     return Report(tuple(Sitting.outcomes.values()))
+
+
+def all_promises() -> list[str]:
+    """Return the promises in the order in which they are examined."""
+    return [promise_of(name) for name in _tests()]
 
 
 def _tests() -> list[str]:

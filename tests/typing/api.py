@@ -4,8 +4,11 @@
 # pyright: strict
 from __future__ import annotations
 
+import concurrent.futures
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import Pool, ThreadPool
 from typing import Literal, assert_type
 
 import anymap
@@ -121,9 +124,32 @@ plain: Iterator[str] = pmap(one, ints, lazy=True)
 pmap(one, ints, backend="threads", workers=2, ordered=False, prefer="threads", require="shared_memory")
 pmap(one, ints, backend=Processes(start_method="fork"), workers="50%", ordered=True, prefer=None, require=None)
 pmap(one, ints, backend=Threads, workers=None, prefer="processes")
+pmap(one, ints, backend=ThreadPoolExecutor(2), workers=1)
+pmap(one, ints, backend=ProcessPoolExecutor())
+pmap(one, ints, backend=Pool(2))
+pmap(one, ints, backend=ThreadPool(2))
 pmap(one, ints, desc="ones", total=2, max_failures="5%", retries=3, timeout=1.5, chunksize=10, window=100)
 pmap(one, ints, desc=None, total=None, max_failures=3, retries=Retry(3, backoff=0.5), timeout=1)
 pmap(one, ints, max_failures=None, timeout=None, chunksize=None, window=None)
+
+
+class Cluster:
+    """As a type checker sees a ``distributed.Client``."""
+
+    def submit(self, func: Callable[..., object], *args: object, key: str | None = None) -> object: ...
+    def scheduler_info(self, n_workers: int = 5, **kwargs: object) -> dict[str, object]: ...
+
+
+class Farm:
+    """As it sees a pool of pathos."""
+
+    def imap(self, f: Callable[..., object], *args: object, **kwds: object) -> Iterator[object]: ...
+
+
+def on_an_engine(executor: Executor, cluster: Cluster, farm: Farm) -> None:
+    assert_type(pmap(one, ints, backend=executor), list[str])
+    assert_type(pmap(one, ints, backend=cluster, lazy=True), MapIterator[str])
+    assert_type(pmap(one, ints, backend=farm), list[str])
 
 
 def show(event: Event) -> None:
@@ -159,6 +185,30 @@ assert_type(anymap.share([1]), anymap.Shared[list[int]])
 assert_type(anymap.share([1]).get(), list[int])
 assert_type(anymap.per_worker(dict[str, int]).get(), dict[str, int])
 assert_type(anymap.worker_index(), int)
+
+# The shapes that other libraries take.
+with anymap.Executor("threads", workers=2) as executor:
+    assert_type(executor, anymap.Executor)
+    assert_type(executor.submit(two, 1, b="a"), concurrent.futures.Future[bytes])
+    assert_type(list(executor.map(two, ints, strings)), list[bytes])
+standard: concurrent.futures.Executor = anymap.Executor(Processes(start_method="fork"), "50%")
+anymap.Executor(concurrent.futures.ThreadPoolExecutor())
+anymap.Pool(backend=concurrent.futures.ThreadPoolExecutor())
+
+with anymap.Pool(2, backend="threads") as pool:
+    assert_type(pool, anymap.Pool)
+    assert_type(pool.map(one, ints), list[str])
+    assert_type(pool.starmap(two, zip(ints, strings, strict=True), 10), list[bytes])
+    assert_type(pool.imap(one, numbers()), Iterator[str])
+    assert_type(pool.imap_unordered(one, ints, chunksize=1), Iterator[str])
+    assert_type(pool.apply(two, (1, "a")), bytes)
+    assert_type(pool.apply_async(two, (1,), {"b": "a"}, callback=print), anymap.AsyncResult[bytes])
+    assert_type(pool.map_async(one, ints), anymap.AsyncResult[list[str]])
+    assert_type(pool.starmap_async(two, zip(ints, strings, strict=True)), anymap.AsyncResult[list[bytes]])
+    result = pool.apply_async(one, [1])
+    assert_type((result.get(1.5), result.ready(), result.successful()), tuple[str, bool, bool])
+    pool.close()
+    pool.join()
 
 # What is around it.
 retry = Retry(2, on=(OSError, TimeoutError), backoff=1, jitter=0.5)

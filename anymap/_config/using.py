@@ -1,0 +1,152 @@
+"""Settings from code: ``with anymap.using(...)`` for a block, ``anymap.configure(...)`` for the process."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
+
+from anymap._config import layers, settings
+from anymap._config.checks import did_you_mean
+from anymap._config.scope import Scope, scope
+from anymap._config.values import Layer, Value
+from anymap._errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextvars import Token
+
+    from anymap._config.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class using:  # noqa: N801 - it is used as a function
+    """Settings for a block of code, or for each call of a function.
+
+    They hold for every map that the block calls, whoever wrote the code that calls it, in this thread or asyncio task and
+    in no other. They end with the block.
+
+    >>> import anymap
+    >>> with anymap.using(backend="threads", workers=2):
+    ...     anymap.pmap(abs, [-1, 2])
+    [1, 2]
+
+    >>> @anymap.using(backend="serial")
+    ... def total(numbers):
+    ...     return sum(anymap.pmap(abs, numbers))
+    >>> total([-1, 2])
+    3
+
+    Args:
+        **given: The settings, by name, as :class:`anymap.Settings` lists them.
+
+    Raises:
+        ConfigError: A setting has a wrong name, type or value.
+    """
+
+    def __init__(self, **given: Unpack[Settings]) -> None:
+        self._layer = _layer("using()", given)
+        self._tokens: list[Token[Scope]] = []
+
+    def __enter__(self) -> Self:
+        here = scope.get()
+        self._tokens.append(scope.set(here._replace(using=(*here.using, self._layer))))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        scope.reset(self._tokens.pop())
+
+    def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
+        """Have the settings hold for each call of ``func``, which may be a coroutine function."""
+        if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+            raise TypeError(
+                f"using() cannot decorate the generator {func.__qualname__!r}: put `with using(...)` inside of it"
+            )
+        if inspect.iscoroutinefunction(func):
+
+            @functools.wraps(func)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self._anew():
+                    return await func(*args, **kwargs)
+
+            return cast("Callable[P, R]", awaited)
+
+        @functools.wraps(func)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._anew():
+                return func(*args, **kwargs)
+
+        return called
+
+    def _anew(self) -> using:
+        # Several calls may run at once: each has a token of its own.
+        other = using()
+        other._layer = self._layer
+        return other
+
+
+def configure(**given: Unpack[Settings]) -> None:
+    """Set what holds for all maps of this process, below ``using`` and above the environment.
+
+    Each call adds to the ones before. A setting that is ``None`` is taken back.
+
+    >>> import anymap
+    >>> anymap.configure(workers=2)
+    >>> anymap.configure(workers=None)
+
+    Args:
+        **given: The settings, by name, as :class:`anymap.Settings` lists them.
+
+    Raises:
+        ConfigError: A setting has a wrong name, type or value.
+    """
+    said = _layer("configure()", given)
+    taken_back = [name for name, value in given.items() if value is None]
+    kept = {name: value for name, value in layers.configured.items() if name.partition(".")[0] not in taken_back}
+    layers.configured = kept | said
+
+
+def _layer(call: str, given: Mapping[str, Any]) -> Layer:
+    origin = f"{call} at {_callers_place()}"
+    said: Layer = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name == "backends":
+            said |= _options(call, value, origin)
+        elif name == "profile":
+            said[name] = Value(value, origin)
+        else:
+            _check_name(call, name)
+            said[name] = Value(settings.check(name, f"{call}: {name}", value), origin)
+    return said
+
+
+def _check_name(call: str, name: str) -> None:
+    known = [*settings.SETTINGS, "backends", "profile"]
+    if name not in known:
+        raise ConfigError(
+            f"{call}: there is no setting {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}"
+        )
+
+
+def _options(call: str, given: Any, origin: str) -> Layer:
+    said: Layer = {}
+    try:
+        for backend, options in given.items():
+            said |= {f"backends.{backend}.{option}": Value(value, origin) for option, value in options.items()}
+    except AttributeError:
+        message = f"{call}: backends must be a mapping of backends' names to mappings of their options, not {given!r}"
+        raise ConfigError(message) from None
+    return said
+
+
+def _callers_place() -> str:
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("anymap."):
+        frame = frame.f_back
+    return f"{os.path.basename(frame.f_code.co_filename)}, line {frame.f_lineno}"

@@ -1,0 +1,335 @@
+"""``Pool``: the interface of ``multiprocessing.Pool``, on any backend."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import weakref
+from collections import deque
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+
+from anymap import _calls, _cpus
+from anymap._api import pmap
+from anymap._config import settings
+from anymap._engine.loop import Run
+from anymap._engine.results import collect
+from anymap._engine.sources import Rows
+from anymap._executor import Executor
+from anymap._plan import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from anymap._engine.plan import Plan
+    from anymap._live import Engine
+    from anymap.backends.base import Backend
+
+A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CHUNKS_A_WORKER = 4
+"""As in multiprocessing, where the caller of ``map_async`` does not say how large they are to be."""
+
+
+class Pool:
+    """What code for :class:`multiprocessing.pool.Pool` expects, on any backend: for whatever takes a pool, as emcee.
+
+    >>> import anymap
+    >>> with anymap.Pool(2, backend="threads") as pool:
+    ...     pool.map(abs, [-1, 2])
+    [1, 2]
+
+    The methods mean what they mean there, but for what :func:`anymap.pmap` does better: lambdas and closures will do,
+    a worker that dies costs its item and the rest of the map, not for ever, and the first error of ``map`` and
+    ``starmap`` ends them. Without a ``chunksize`` items travel together as measured while the map runs. ``imap`` and
+    ``imap_unordered`` begin when their first result is asked for, or else in ``join``, and read no more of their input
+    ahead than there is room for.
+
+    The end of a ``with`` block ends what still runs, as ``terminate`` does; so does the end of the program. To let all
+    of it finish, call ``close`` and ``join`` before. A pool holds no workers between its calls that ``pmap`` would not
+    hold. It can be pickled, so objects that have one can go to its workers; the copy is what ``Pool()`` gives there.
+
+    Args:
+        workers: As for :func:`anymap.pmap`.
+        backend: As for :func:`anymap.pmap`.
+
+    Raises:
+        ConfigError: As for :func:`anymap.pmap`; so do ``UnknownBackend`` and ``BackendUnavailable``.
+    """
+
+    def __init__(
+        self, workers: int | str | None = None, backend: str | Backend | type[Backend] | Engine | None = None
+    ) -> None:
+        self._workers = workers
+        self._backend = backend
+        self._executor = _Executor(backend, workers)
+        self._is_running = True
+        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._unfinished: set[_Results[Any]] = set()
+
+    def map(self, func: Callable[[A], R], iterable: Iterable[A], chunksize: int | None = None) -> list[R]:
+        """Return ``[func(item) for item in iterable]``."""
+        return collect(*self._begin(func, iterable, chunksize))
+
+    def starmap(
+        self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[R]:
+        """Return ``[func(*row) for row in iterable]``."""
+        return collect(*self._begin(func, iterable, chunksize, star=True))
+
+    def imap(self, func: Callable[[A], R], iterable: Iterable[A], chunksize: int | None = None) -> Iterator[R]:
+        """Iterate over the results. An item that failed raises its error in its turn; the others go on."""
+        return self._results(func, iterable, chunksize, ordered=True)
+
+    def imap_unordered(
+        self, func: Callable[[A], R], iterable: Iterable[A], chunksize: int | None = None
+    ) -> Iterator[R]:
+        """Iterate over the results as they are finished."""
+        return self._results(func, iterable, chunksize, ordered=False)
+
+    def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
+        """Return ``func(*args, **kwds)``, called by a worker."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., R],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callable[[R], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[R]:
+        """Have ``func(*args, **kwds)`` called; one of the callbacks gets the result or the error, in another thread."""
+        self._check_running()
+        return AsyncResult(self._executor.submit(func, *args, **kwds), callback, error_callback)
+
+    def map_async(
+        self,
+        func: Callable[[A], R],
+        iterable: Iterable[A],
+        chunksize: int | None = None,
+        callback: Callable[[list[R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[list[R]]:
+        """Begin a ``map``; one of the callbacks gets the list or the first error, in another thread."""
+        chunks = self._submit_chunks(partial(_calls.each, func), iterable, chunksize)
+        return AsyncResult(chunks, callback, error_callback)
+
+    def starmap_async(
+        self,
+        func: Callable[..., R],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[list[R]]:
+        """Begin a ``starmap``; see :meth:`map_async`."""
+        chunks = self._submit_chunks(partial(_calls.each_spread, func), iterable, chunksize)
+        return AsyncResult(chunks, callback, error_callback)
+
+    def close(self) -> None:
+        """Take no more work; what was taken goes on."""
+        self._is_running = False
+        self._executor.shutdown(wait=False)
+
+    def join(self) -> None:
+        """Wait until all work is done; call :meth:`close` or :meth:`terminate` before."""
+        if self._is_running:
+            raise ValueError("the pool is still running: close it before you join it")
+        for results in list(self._unfinished):
+            results.finish()
+        self._executor.shutdown()
+
+    def terminate(self) -> None:
+        """End all work now. What was not done raises :class:`concurrent.futures.CancelledError`."""
+        self._is_running = False
+        self._executor._terminate()
+        for run in list(self._runs):
+            run.fail(CancelledError())
+        for results in list(self._unfinished):
+            results.close()
+
+    def __enter__(self) -> Self:
+        self._check_running()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.terminate()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In a worker, where it goes with an object that has it, other rules hold than where it was made.
+        return type(self), ()
+
+    def _check_running(self) -> None:
+        if not self._is_running:
+            raise ValueError("the pool is closed")
+
+    def _begin(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        *,
+        star: bool = False,
+        **how: Any,
+    ) -> tuple[Run, Plan]:
+        self._check_running()
+        defaults: dict[str, Any] = pmap.__kwdefaults__ or {}
+        where = {"backend": self._backend, "workers": self._workers}
+        meaning = {"ordered": True, "lazy": False, "on_error": "raise", **how}
+        plan = make_plan(func, (iterable,), **{**defaults, **where, **meaning, "chunksize": chunksize})
+        run = Run(replace(plan, star=star), Rows(iter(iterable), prompt=plan.prompt))
+        self._runs.add(run)
+        return run, plan
+
+    def _results(
+        self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, *, ordered: bool
+    ) -> _Results[R]:
+        run, _ = self._begin(func, iterable, chunksize, ordered=ordered, lazy=True, on_error="return")
+        return _Results(run, self._unfinished)
+
+    def _submit_chunks(
+        self, each: Callable[[Sequence[Any]], list[R]], iterable: Iterable[Any], chunksize: int | None
+    ) -> Future[list[R]]:
+        self._check_running()
+        items = list(iterable)
+        size = max(-(-len(items) // (_CHUNKS_A_WORKER * self._executor.workers)), 1)
+        if chunksize is not None:
+            size = settings.check("chunksize", "chunksize", chunksize)
+        rows = iter(items)
+        return _joined([self._executor.submit(each, chunk) for chunk in iter(lambda: list(islice(rows, size)), [])])
+
+
+class AsyncResult(Generic[R]):
+    """What will come of a call; see :class:`multiprocessing.pool.AsyncResult`."""
+
+    def __init__(
+        self,
+        future: Future[R],
+        callback: Callable[[R], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._future = future
+        if callback is not None or error_callback is not None:
+            future.add_done_callback(partial(_tell, callback, error_callback))
+
+    def get(self, timeout: float | None = None) -> R:
+        """Return the result, or raise the error; :class:`multiprocessing.TimeoutError` if there is none after so long."""
+        self.wait(timeout)
+        if not self.ready():
+            raise multiprocessing.TimeoutError
+        return self._future.result()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the result, for at most so many seconds."""
+        wait([self._future], timeout)
+
+    def ready(self) -> bool:
+        """Tell whether the call has ended."""
+        return self._future.done()
+
+    def successful(self) -> bool:
+        """Tell whether it ended without an error; ``ValueError`` if it has not ended."""
+        if not self.ready():
+            raise ValueError("the call has not ended")
+        return not self._future.cancelled() and self._future.exception() is None
+
+
+def _tell(
+    callback: Callable[[R], object] | None, error_callback: Callable[[BaseException], object] | None, future: Future[R]
+) -> None:
+    error = CancelledError() if future.cancelled() else future.exception()
+    if error is not None:
+        if error_callback is not None:
+            error_callback(error)
+    elif callback is not None:
+        callback(future.result())
+
+
+class _Executor(Executor):
+    """A program that ends does not wait for a pool."""
+
+    _is_finished_at_exit = False
+
+    @property
+    def workers(self) -> int:
+        return self._plan.workers or _cpus.available()
+
+
+class _Results(Generic[R]):
+    """The results of a lazy map, errors where they belong."""
+
+    def __init__(self, run: Run, unfinished: set[_Results[Any]]) -> None:
+        self._run = run
+        self._batches = run.batches()
+        self._ready: deque[tuple[Any, BaseException | None]] = deque()
+        self._lock = threading.RLock()
+        self._unfinished = unfinished
+        unfinished.add(self)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R:
+        with self._lock:
+            while not self._ready:
+                self._take()
+            value, error = self._ready.popleft()
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]
+
+    def finish(self) -> None:
+        """Do the rest of the map."""
+        with self._lock, suppress(StopIteration):
+            while True:
+                self._take()
+
+    def close(self) -> None:
+        """Leave the map, which has been told to end: a thread that is in it just now leaves it by itself."""
+        if self._lock.acquire(blocking=False):
+            self._batches.close()
+            self._ready.append((None, CancelledError()))
+            self._unfinished.discard(self)
+            self._lock.release()
+
+    def _take(self) -> None:
+        """Take what is ready next; raise ``StopIteration`` where nothing comes any more."""
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._unfinished.discard(self)
+            raise
+        except Exception as exc:  # noqa: BLE001 - the input's, for whoever asks for the next result
+            self._ready.append((None, exc))
+        else:
+            self._ready.extend((value, batch.errors.get(position)) for position, value in enumerate(batch.values))
+
+
+def _joined(parts: list[Future[list[R]]]) -> Future[list[R]]:
+    """Return a future of all results in one list."""
+    whole: Future[list[R]] = Future()
+    left = iter(range(len(parts), 0, -1))
+
+    def finish(_: object) -> None:
+        # One step of such an iterator is one for all threads.
+        if next(left) == 1:
+            try:
+                whole.set_result([value for part in parts for value in part.result()])
+            except BaseException as exc:  # noqa: BLE001 - the first part's that failed
+                whole.set_exception(exc)
+
+    if not parts:
+        whole.set_result([])
+    for part in parts:
+        part.add_done_callback(finish)
+    return whole

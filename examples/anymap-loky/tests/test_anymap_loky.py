@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from anymap.testing import BackendSuite
+
+
+class TestLoky(BackendSuite):
+    backend = "loky"
