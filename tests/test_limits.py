@@ -284,7 +284,7 @@ LARGE = """
     import numpy as np
     import anymap
     from anymap import pmap
-    from anymap._local import desk
+    from anymap._local import desk, post
 
     name, size = sys.argv[1], 5 * 2**20
     blob = b"2" * size
@@ -292,7 +292,7 @@ LARGE = """
     def left():
         folders = {"/dev/shm", tempfile.gettempdir()}
         found = [path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-*/*")]
-        return [path for path in found if path not in [kept.folder for kept in desk._kept]]
+        return [path for path in found if path not in [kept.folder for kept in (*desk._kept, *post._offices)]]
 
     def run(func, items):
         try:
