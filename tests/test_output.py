@@ -53,8 +53,10 @@ def test_a_prefix_tells_whose_line_it_is(
 ) -> None:
     setting(output="forward", output_prefix="[{item} {backend}]")
     pmap(print, ["one", "two\nlines"], backend=backend, workers=1)
-    name = backend.name
-    assert capsys.readouterr().out == f"[0 {name}] one\n[1 {name}] two\n[1 {name}] lines\n"
+    name, lines = backend.name, capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("[0")] == [f"[0 {name}] one"]
+    assert [line for line in lines if line.startswith("[1")] == [f"[1 {name}] two", f"[1 {name}] lines"]
+    assert len(lines) == 3
 
 
 def test_a_line_comes_while_the_item_runs(backend: Backend, setting: Setting, tmp_path: Path) -> None:
