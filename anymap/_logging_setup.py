@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from anymap import _records
+from anymap import _forks, _records
 from anymap._records import File, Setup
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _UNCHANGED = "anymap"
 """Logging forgets this key of a cache of its own whenever a level changes anywhere."""
 _made: dict[tuple[bool, bool], tuple[list[Any], bytes]] = {}
+
+_forks.in_child(_made.clear)
 
 
 def describe(*, alone: bool, here: bool) -> bytes:
@@ -37,6 +39,7 @@ def describe(*, alone: bool, here: bool) -> bytes:
         filters=tuple(map(_as_text, filters)) if alone else (),
         files=files,
         only_files=bool(files) and not _any_others(),
+        caller=_records.this_process(),
     )
     pickled = pickle.dumps(tuple(setup), 5)
     _made[alone, here] = filters, pickled

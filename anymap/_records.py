@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 import traceback
+import uuid
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,8 @@ class Setup(NamedTuple):
     files: tuple[File, ...]
     only_files: bool
     """Nobody but these files takes what the caller logs."""
+    caller: tuple[str, int]
+    """The process whose workers are to be like this."""
 
 
 class File(NamedTuple):
@@ -60,7 +63,8 @@ class File(NamedTuple):
 
 # --- how the process logs ---------------------------------------------------------------------------------------------
 
-_applied = b""
+_token = uuid.uuid4().hex
+_applied = _own_setup = b""
 _at_home = os.getpid()
 """The process whose handlers are its own: a fork of it has got them from its parent."""
 _levels_before: dict[str, int] = {}
@@ -71,13 +75,26 @@ _lock = _forks.Lock()
 
 def apply(pickled: bytes) -> None:
     """Make this process's logging like that. Costs next to nothing where it is already."""
-    global _applied  # noqa: PLW0603 - a fact about the process
+    global _applied, _own_setup  # noqa: PLW0603 - facts about the process
+    if pickled == _own_setup and not _is_new_fork():
+        return
     if pickled != _applied or _is_new_fork():
+        setup = Setup(*pickle.loads(pickled))
+        if setup.caller == this_process():
+            # An engine that may have workers elsewhere has some here: its caller's logging is as it should be.
+            _own_setup = pickled
+            annotate_in_memory()
+            return
         with _lock:
-            _set_up(Setup(*pickle.loads(pickled)))
+            _set_up(setup)
             _applied = pickled
     elif _filters_to_come and any(category[0] in sys.modules for category in _to_come()):
         _set_filters(_filters_to_come)
+
+
+def this_process() -> tuple[str, int]:
+    """Return what no other process has, on whatever host."""
+    return _token, os.getpid()
 
 
 def _is_new_fork() -> bool:
@@ -310,9 +327,13 @@ def annotate_in_memory() -> None:
     def make_annotated(*args: Any, **options: Any) -> logging.LogRecord:
         record = make(*args, **options)
         place = seat.get()
-        if place is not None and place.spec.shares_memory:
+        if place is None:
+            return record
+        if place.spec.shares_memory:
             annotate(record, place.item(), _backend(place), os.getpid(), _letters.host())
             _tell.tell(LOGGED, record)
+        elif place.spec.ambience is not None and place.spec.ambience.logging == _own_setup:
+            annotate(record, place.item(), _backend(place), os.getpid(), _letters.host())
         return record
 
     logging.setLogRecordFactory(make_annotated)

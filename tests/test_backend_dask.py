@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import logging.handlers
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -322,6 +325,24 @@ except KeyboardInterrupt:
 def test_the_client_in_scope_is_used(local_client: Client) -> None:
     assert set(anymap.pmap(lambda _: os.getpid(), range(4), backend="dask")) == {os.getpid()}
     assert local_client.status == "running"
+
+
+def test_workers_in_this_process_leave_its_logging_alone(local_client: Client) -> None:
+    handlers, seen = logging.root.handlers[:], logging.handlers.QueueHandler(queue.SimpleQueue())
+    logger = logging.getLogger("work")
+    logger.addHandler(seen)
+    try:
+        for backend in "dask", "serial", "threads":
+            anymap.pmap(lambda _: logging.getLogger("work").warning("here"), [0], backend=backend)
+    finally:
+        logger.removeHandler(seen)
+    records = [seen.queue.get_nowait() for _ in range(seen.queue.qsize())]
+    assert [(record.msg, record.anymap_item, record.anymap_backend) for record in records] == [
+        ("here", 0, "dask"),
+        ("here", 0, "serial"),
+        ("here", 0, "threads"),
+    ]
+    assert logging.root.handlers == handlers
 
 
 def test_a_client_that_is_given_comes_before_the_one_in_scope(local_client: Client, dask_cluster: str) -> None:
