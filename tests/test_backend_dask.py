@@ -682,6 +682,7 @@ def test_items_are_counted_while_their_chunk_is_under_way_on_another_host(dask_c
 
 
 def test_nothing_is_told_where_nobody_listens(dask_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYMAP_LOGS", "off")  # else the caller's logging listens
     monkeypatch.setattr(Dask, "channel", lambda *_: pytest.fail("a channel was opened"))
     assert anymap.pmap(abs, [-1], backend=Dask(scheduler_file=dask_cluster)) == [1]
 
