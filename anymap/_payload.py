@@ -116,7 +116,7 @@ class ClassTable:
         self.blobs: dict[int, bytes] = {}
         self.left_out: dict[Reference, None] = {}
         """The references in its classes that the engine is to carry."""
-        self._sender = sender
+        self.is_senders = sender
         self._outlives_maps = outlives_maps
         self._elders: list[ClassTable] = []
         self._inherited = False
@@ -129,7 +129,7 @@ class ClassTable:
     def reduce(self, cls: type) -> tuple[Any, ...] | None:
         """Return how to pickle ``cls`` by its number; ``None`` where it has none and gets none."""
         if cls not in self._numbers:
-            if not self._sender:
+            if not self.is_senders:
                 return _origins.get(cls) or _inherited(cls)
             self._enter(cls)
         return received_class, (self.map_id, self._numbers[cls])

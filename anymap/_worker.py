@@ -507,7 +507,8 @@ def _inside(task: Task) -> Iterator[Seat]:
 
 def serves() -> bool:
     """Tell whether this process works for maps of another one."""
-    return bool(_contexts)
+    # Where an engine of the caller's has workers in his own process, the table of classes is the sender's own.
+    return any(not context.classes.is_senders for context in list(_contexts.values()))
 
 
 def settle_in(parent: int) -> None:

@@ -343,6 +343,7 @@ def test_workers_in_this_process_leave_its_logging_alone(local_client: Client) -
         ("here", 0, "threads"),
     ]
     assert logging.root.handlers == handlers
+    assert not _worker.serves()
 
 
 def test_a_client_that_is_given_comes_before_the_one_in_scope(local_client: Client, dask_cluster: str) -> None:

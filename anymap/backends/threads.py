@@ -52,11 +52,13 @@ class Threads(Backend):
                 self._start_thread()
 
     def close(self, *, abandon: bool) -> None:
+        made = sys.modules.get("anymap._per_worker")
+        # Before they are told to end: then they may be about to close it, and have nothing that is not closed to show.
+        is_to_close = not abandon and made is not None and made.anything_made()
         for _ in self._threads:
             self._jobs.put(None)
         inner_threads.lift(self._limit)
-        made = sys.modules.get("anymap._per_worker")
-        if not abandon and made is not None and made.anything_made():
+        if is_to_close:
             # What they close is closed when the map is over, but for those that are stuck.
             for thread in self._threads:
                 if self._running.get(thread) not in self._given_up:
