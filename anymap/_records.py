@@ -161,8 +161,12 @@ class _Forwarder(logging.Handler):
         self._handlers: list[tuple[File, logging.Handler]] = []
         self._only_files = False
 
-    def createLock(self) -> None:  # noqa: N802 - the name is the base class's
-        self.lock = None  # the pipe and the files have their own
+    def handle(self, record: logging.LogRecord) -> bool:
+        # Without the base class's lock: the pipe and the files have their own, and one item may wait to be heard.
+        wanted = self.filter(record)
+        if wanted:
+            self.emit(record if wanted is True else wanted)
+        return bool(wanted)
 
     def use(self, files: tuple[File, ...], *, only: bool) -> None:
         """Write to these files from now on; ``only``: what they take, nobody else wants."""
