@@ -269,6 +269,9 @@ def _run(task: Task) -> Answer:
         settle_in(spec.parent)
     try:
         with _inside(task) as taken:
+            if spec.tells is not None and spec.board is not None:
+                # What is told while the function is loaded is to be waited for, too.
+                taken.board, taken.offset = _attached(spec.board), _board.item_offset(task.slot)
             if spec.ambience is not None:
                 spec.ambience.settle()
             return _with_extras(_answer_or_end(task, _context(task)), taken)
