@@ -274,7 +274,7 @@ def test_while_a_function_is_loaded_it_may_log(backend: Backend) -> None:
     times = 1 if backend.traits.forks else 50
     with listening("work") as seen:
         for _ in range(times):
-            pmap(Loads(), range(1), backend=backend, workers=1)
+            pmap(Loads(), range(1), backend=backend, workers=2)
     assert seen.lines == ([] if backend.traits.shares_memory else ["loading"] * times)
 
 
