@@ -189,6 +189,8 @@ notebook = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=90, ker
 for cell in notebook.cells:
     for output in cell.outputs:
         print(output.get("text", output))
+# With ipywidgets the bar is a widget, whose text is among the notebook's data.
+print(notebook.metadata.get("widgets"))
 """
 
 
