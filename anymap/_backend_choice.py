@@ -9,6 +9,7 @@ from anymap import _cpus, _exceptions, _live, _registry
 from anymap._config import checks
 from anymap._config.layers import NotPassedOn
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend
+from anymap._hints import did_you_mean
 from anymap.backends.base import Backend
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _with_options(kind: type[Backend], options: Layer) -> Backend:
     known = inspect.signature(kind).parameters
     for name, (_, origin) in options.items():
         if name not in known:
-            hint = checks.did_you_mean(name, known)
+            hint = did_you_mean(name, known)
             there_are = ", ".join(known) or "none"
             raise ConfigError(f"{origin}: backend {kind.name!r} has no option {name!r}.{hint} There are: {there_are}")
     try:

@@ -55,11 +55,9 @@ class UnknownBackend(AnymapError, LookupError):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
-        import difflib  # noqa: PLC0415 - each worker imports this module
+        from anymap._hints import did_you_mean  # noqa: PLC0415 - each worker imports this module, and seldom needs that
 
-        nearest = difflib.get_close_matches(self.name, self.known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        return f"no backend is called {self.name!r}.{hint} There are: {', '.join(self.known)}."
+        return f"no backend is called {self.name!r}.{did_you_mean(self.name, self.known)} There are: {', '.join(self.known)}."
 
 
 class BackendUnavailable(AnymapError, ImportError):

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from typing import TYPE_CHECKING, Any
 
 from anymap import _cpus
 from anymap._errors import ConfigError
+from anymap._hints import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,10 +33,11 @@ def one_of(*allowed: str) -> Callable[[str, Any], Any]:
     return check
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return a sentence that names what comes nearest, if anything does."""
-    nearest = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+def name(where: str, given: str, known: Iterable[str]) -> None:
+    """Raise a ``ConfigError`` if no setting has that name."""
+    if given not in (known := list(known)):
+        hint = did_you_mean(given, known)
+        raise ConfigError(f"{where}: there is no setting {given!r}.{hint} There are: {', '.join(known)}")
 
 
 def flag(where: str, value: Any) -> bool:

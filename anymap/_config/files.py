@@ -14,8 +14,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._config import settings
-from anymap._config.checks import did_you_mean
+from anymap._config import checks, settings
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
 
@@ -168,10 +167,7 @@ class _Reader:
 
     def _setting(self, name: str, value: Any, at: tuple[str, ...]) -> Value:
         origin = self._origin(*at)
-        if name not in settings.SETTINGS:
-            known = [*settings.SETTINGS, "backends", *(["profile", "profiles"] if len(at) == 1 else [])]
-            hint = did_you_mean(name, known)
-            raise ConfigError(f"{origin}: there is no setting {name!r}.{hint} There are: {', '.join(known)}")
+        checks.name(origin, name, [*settings.SETTINGS, "backends", *(["profile", "profiles"] if len(at) == 1 else [])])
         return Value(settings.check(name, f"{origin}: {name}", value), origin)
 
     def _options(self, backends: Mapping[str, Any], at: tuple[str, ...]) -> Layer:

@@ -19,11 +19,11 @@ import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._config import files, variables
-from anymap._config.checks import did_you_mean
 from anymap._config.scope import Inherited, Scope, around, scope
 from anymap._config.settings import OF_INNER_MAPS, OF_THE_OUTERMOST, SETTINGS
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
+from anymap._hints import did_you_mean
 
 if TYPE_CHECKING:
     from anymap._config.files import File

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from anymap._config import checks
 from anymap._errors import ConfigError
+from anymap._hints import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +55,7 @@ def _log_file(where: str, value: Any) -> Mapping[str, Any]:
         raise ConfigError(f"{where} must be a file's name, or a table of what rotating_file takes, not {value!r}")
     for name in options:
         if name not in _OF_LOG_FILES:
-            hint = checks.did_you_mean(name, _OF_LOG_FILES)
+            hint = did_you_mean(name, _OF_LOG_FILES)
             raise ConfigError(f"{where}: rotating_file takes no {name!r}.{hint} It takes {', '.join(_OF_LOG_FILES)}")
     return options
 

@@ -8,8 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 
-from anymap._config import layers, settings
-from anymap._config.checks import did_you_mean
+from anymap._config import checks, layers, settings
 from anymap._config.scope import Scope, scope
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
@@ -121,17 +120,9 @@ def _layer(call: str, given: Mapping[str, Any]) -> Layer:
         elif name == "profile":
             said[name] = Value(value, origin)
         else:
-            _check_name(call, name)
+            checks.name(call, name, [*settings.SETTINGS, "backends", "profile"])
             said[name] = Value(settings.check(name, f"{call}: {name}", value), origin)
     return said
-
-
-def _check_name(call: str, name: str) -> None:
-    known = [*settings.SETTINGS, "backends", "profile"]
-    if name not in known:
-        raise ConfigError(
-            f"{call}: there is no setting {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}"
-        )
 
 
 def _options(call: str, given: Any, origin: str) -> Layer:

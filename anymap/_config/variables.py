@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 from anymap._config import settings
-from anymap._config.checks import did_you_mean
 from anymap._config.values import Layer, Value
 from anymap._errors import ConfigError
+from anymap._hints import did_you_mean
 
 _PREFIX = "ANYMAP_"
 _OPTION = re.compile(r"BACKENDS__([A-Z0-9_]+?)__([A-Z0-9_]+)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anymap._errors import ConfigError
+from anymap._hints import did_you_mean
 from anymap.progress._announced import announced, make
 from anymap.progress._bar import BarSink
 from anymap.progress._where import in_notebook, on_terminal
@@ -83,8 +83,7 @@ def _named(name: str) -> list[Sink]:
     if kind not in SINKS and name in announced():
         return [make(name)]
     if kind not in SINKS:
-        nearest = difflib.get_close_matches(kind, ["auto", *SINKS, *NO_SINK, *announced()], n=1)
-        raise _wrong(name, f" Did you mean {nearest[0]!r}?" if nearest else "")
+        raise _wrong(name, did_you_mean(kind, ["auto", *SINKS, *NO_SINK, *announced()]))
     if bool(argument) != (kind in TAKES_A_PATH) or bool(colon) != bool(argument):
         raise _wrong(name, " The name of a file follows 'jsonl:', and no other name.")
     return [_sink_class(kind)(*filter(None, [argument]))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 from anymap._errors import ConfigError
+from anymap._hints import did_you_mean
 from anymap.progress._above import guard_handlers, release_handlers
 from anymap.progress._where import in_notebook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Bar", "bar_class", "check_keywords", "open_bar"]
 
@@ -147,7 +147,7 @@ def check_keywords(kind: type[Any] | None, options: Mapping[str, Any]) -> None:
     known = _keywords(kind or _notebook_class() or tqdm)
     for name in options:
         if known and name not in known:
-            raise ConfigError(f"progress: tqdm knows no keyword {name!r}.{_nearest(name, known)}")
+            raise ConfigError(f"progress: tqdm knows no keyword {name!r}.{did_you_mean(name, known)}")
 
 
 def _keywords(kind: type[Any]) -> set[str]:
@@ -164,11 +164,6 @@ def _keywords(kind: type[Any]) -> set[str]:
         if base.__name__ not in _TAKEN_FROM_KWARGS:
             return set()
     return known - {"self", "args", "kwargs", *_NOT_PASSED_ON}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | None, total: int | None) -> Bar:
