@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, 
 
 from anymap._engine.loop import Run
 from anymap._engine.results import MapIterator, collect
-from anymap._engine.sources import Rows
+from anymap._engine.sources import source_of
 from anymap._plan import make_plan
 
 if TYPE_CHECKING:
@@ -267,6 +267,5 @@ def pmap(
     """
     options = {name: value for name, value in locals().items() if name not in ("func", "iterables")}
     plan = make_plan(func, iterables, **options)
-    rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
-    run = Run(plan, Rows(rows, prompt=plan.prompt))
+    run = Run(plan, source_of(iterables, plan))
     return MapIterator(run, plan) if plan.lazy else collect(run, plan)

@@ -37,7 +37,7 @@ from anymap import _forks, _spool
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
@@ -372,7 +372,7 @@ def _is_of(spec: ModuleSpec, module: Any) -> bool:
     return not spec.has_location or spec.origin == file
 
 
-def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+def pack(values: list[Any] | range, classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``."""
     try:
         if _all_plain(values) and len(data := pickle.dumps(values, 5)) <= _LARGE_TOGETHER:
@@ -382,7 +382,7 @@ def pack(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exce
         return _pack_sparingly(values, classes)
 
 
-def _pack_each(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+def _pack_each(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     """Pack values one by one. Raises ``MemoryError`` where there is not enough of it."""
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
@@ -410,7 +410,7 @@ def _pack_each(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int
     return Parcel(file.getvalue(), tuple(ends), buffers, tuple(counts) if buffers else (), left_out), refused
 
 
-def _pack_sparingly(values: list[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+def _pack_sparingly(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     """Pack values for some of which there may not be enough memory: those are refused, the others are not."""
     parcels: list[Parcel] = []
     refused: dict[int, Exception] = {}
@@ -439,7 +439,9 @@ def _joined(parcels: list[Parcel]) -> Parcel:
     return Parcel(b"".join(parcel.data for parcel in parcels), ends, buffers, counts, left_out)
 
 
-def _all_plain(values: list[Any]) -> bool:
+def _all_plain(values: list[Any] | range) -> bool:
+    if isinstance(values, range):
+        return True
     types = set(map(type, values))
     if types <= _PLAIN:
         return True

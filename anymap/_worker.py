@@ -15,6 +15,7 @@ import sys
 import time
 from collections import OrderedDict
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
@@ -32,6 +33,8 @@ PROTOCOL = 4
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
 
+_GLANCE = 0.0002
+"""Seconds of items between two looks at what else there is: whether the map has ended, or the chunk's time."""
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
 
@@ -89,13 +92,15 @@ class MapSpec(NamedTuple):
 class Seat:
     """A thread while it runs a task. Its index among the map's workers is only sought when it is asked for."""
 
-    __slots__ = ("board", "durations", "index", "kept", "leave", "offset", "outbox", "stream", "task")
+    __slots__ = ("board", "durations", "index", "kept", "leave", "offset", "outbox", "stream", "task", "values")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.board: _board.Buffer | None = None
         self.offset = 0
         """Where on the board it says at which item the chunk is."""
+        self.values: list[Any] | None = None
+        """Where memory is shared, while rows are run: the results so far. Their number says at which item the chunk is."""
         self.index: int | None = None
         self.durations: dict[int, float] = {}
         """Seconds that each row took, by its position; empty where nobody wants to know."""
@@ -114,6 +119,8 @@ class Seat:
         return self.task.start + position if 0 <= position < self.task.count else None
 
     def position(self) -> int:
+        if self.values is not None:
+            return len(self.values)
         return -1 if self.board is None else _board.read_position(self.board, self.offset)
 
     def keep_output(self, text: str) -> None:
@@ -408,39 +415,88 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
 
 def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
     """Run the rows one after another until the chunk, its time budget or the map ends."""
-    star, clock, write_item = task.spec.star, time.monotonic, _board.write_item
-    offset = _board.item_offset(slot)
+    spec, clock, offset = task.spec, time.monotonic, _board.item_offset(slot)
     _board.sign(board, slot)
-    if (taken := seat.get()) is not None:
-        taken.board, taken.offset = board, offset
-    if task.spec.around is not None:
-        func = task.spec.around(func)
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
+    _sit_down(board, offset, values if spec.shares_memory else None)
+    call_some = _caller(task, func, rows, board, offset)
+    # With a timeout each item's own beginning counts.
+    glance = _GLANCE if spec.timeout is None else 0.0
     longest, slowest = 0.0, 0
     cpu = time.thread_time()
     began = now = clock()
     end = began + task.budget if task.budget is not None else float("inf")
-    for position in range(task.most):
-        if board[0] or now > end:
-            break
-        write_item(board, offset, position, now)
+    while (first := len(values)) < task.most and now <= end and not board[0]:
+        _board.write_item(board, offset, first, now)
         try:
-            row = rows[position]
-            values.append(func(*row) if star else func(row))
+            call_some(values, now + glance)
         except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
-            _let_interrupts_pass(exc, task.spec)
+            _let_interrupts_pass(exc, spec)
+            failures.append((len(values), exc, clock() - now))
             values.append(None)
-            failures.append((position, exc, clock() - now))
             # What there is no memory for here may find some elsewhere.
-            if task.spec.stop_on_error or isinstance(exc, MemoryError):
+            if spec.stop_on_error or isinstance(exc, MemoryError):
                 break
         before, now = now, clock()
-        if now - before > longest:
-            longest, slowest = now - before, position
+        # Of several items only the last can have taken long: none was begun later than a glance after the first.
+        seconds = now - before if now - before > 2 * glance else (now - before) / (len(values) - first)
+        if seconds > longest:
+            longest, slowest = seconds, len(values) - 1
     # From here on no item is running, though the answer is still to be packed and sent.
-    write_item(board, offset, task.count, now)
+    _board.write_item(board, offset, task.count, now)
+    _sit_down(board, offset, None)
     return _Ran(len(values), values, failures, clock() - began, longest, slowest, time.thread_time() - cpu)
+
+
+def _sit_down(board: _board.Buffer, offset: int, values: list[Any] | None) -> None:
+    """Let who asks find out at which item this thread is."""
+    if (taken := seat.get()) is not None:
+        taken.board, taken.offset, taken.values = board, offset, values
+
+
+def _caller(
+    task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, offset: int
+) -> Callable[[list[Any], float], None]:
+    """Return what calls ``func`` with row after row until a certain time, and adds what it returns to a list."""
+    spec = task.spec
+    if spec.around is not None:
+        func = spec.around(func)
+    if spec.shares_memory:
+        # Who dies here takes the caller along: there will be nobody to ask the board which item it was at.
+        return partial(_call_some, func, spec.star, iter(rows))
+    # A range makes its numbers one by one more slowly than all at once.
+    rows = list(rows) if isinstance(rows, range) else rows
+    return partial(_call_some_on_board, func, spec.star, rows, task.most, _board.place(board, offset))
+
+
+# All that is done for each item is in the loops of these two: they are what a map of many quick items costs.
+
+
+def _call_some(func: Callable[..., Any], star: bool, rows: Iterator[Any], values: list[Any], until: float) -> None:  # noqa: FBT001
+    clock, add = time.monotonic, values.append
+    for row in rows:
+        add(func(*row) if star else func(row))
+        if clock() > until:
+            break
+
+
+def _call_some_on_board(
+    func: Callable[..., Any],
+    star: bool,  # noqa: FBT001
+    rows: Any,
+    most: int,
+    place: memoryview,
+    values: list[Any],
+    until: float,
+) -> None:
+    clock, add = time.monotonic, values.append
+    for position in range(len(values), most):
+        place[0] = position
+        row = rows[position]
+        add(func(*row) if star else func(row))
+        if clock() > until:
+            break
 
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _GROWTH, _LEAP = 4, 16
 """A chunk has at most so many times the items of the largest one that has come back; the second holds as long as that
 one took longer to send than to run, and little can be lost."""
-_LARGEST = 4096
+_LARGEST = 16384
 _TRUSTED = 2
 """The largest chunk that has come back, as far as the next map of the same function is concerned."""
 _OVERHEAD_SHARE = 0.02
@@ -65,9 +65,11 @@ def chunksize(pace: Pace, workers: int, remaining: int | None) -> int:
     """Return how many items the next chunk should have; ``remaining`` is ``None`` where the end is not known."""
     if pace.mean is None:
         return 1
-    item = max(pace.mean, pace.longest / _SPREAD, 1e-9)
+    target = target_seconds(pace)
+    # What is no longer than half a chunk is no reason to keep others waiting for less.
+    item = max(pace.mean, (pace.longest - target / 2) / _SPREAD, 1e-9)
     growth = _LEAP if item * pace.largest < pace.overhead else _GROWTH
-    size = min(int(target_seconds(pace) / item), growth * pace.largest, _LARGEST)
+    size = min(int(target / item), growth * pace.largest, _LARGEST)
     if remaining is not None:
         # Guided self-scheduling (Polychronopoulos and Kuck, 1987): half an even share of what is left. But it would be
         # no gain to have others help where the help takes longer to call than the work.

@@ -28,7 +28,7 @@ class Chunk:
     """Consecutive rows that travel together."""
 
     start: int
-    rows: list[Any]
+    rows: list[Any] | range
     losses: int = 0
     """How often these rows were lost with nothing to blame."""
     alone: bool = False
@@ -65,7 +65,7 @@ class Counts:
 class Ledger:
     """Where each row stands, and what may fly next."""
 
-    staged: deque[Any] = field(default_factory=deque)
+    staged: list[Any] | range = field(default_factory=list)
     """Pulled rows that have not flown. Only the pulling thread appends; :meth:`next` takes away."""
     counts: Counts = field(default_factory=Counts)
     exhausted: bool = False
@@ -89,9 +89,12 @@ class Ledger:
         return bool(self.staged or self._again or self._suspects)
 
     def stage(self, rows: Sequence[Any]) -> None:
-        """Take in rows that have been pulled."""
+        """Take in rows that have been pulled; a range only if it is all there will be."""
         self.pulled += len(rows)
-        self.staged.extend(rows)
+        if isinstance(rows, range):
+            self.staged = rows
+        else:
+            self.staged.extend(rows)  # type: ignore[union-attr]
 
     def in_flight(self) -> Iterable[Chunk]:
         return tuple(self._flying)
@@ -124,7 +127,12 @@ class Ledger:
         count = min(size, len(self.staged))
         if not count or (count < size and not partial):
             return None
-        rows = [self.staged.popleft() for _ in range(count)]
+        rows = self.staged[:count]
+        if isinstance(self.staged, range):
+            self.staged = self.staged[count:]
+        else:
+            # In place, and only from the front: meanwhile another thread may append.
+            del self.staged[:count]
         chunk = Chunk(self._next_index, rows)
         self._next_index += count
         return chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -38,7 +39,7 @@ def collect(run: Run, plan: Plan) -> list[Any]:
         source_error = exc
     if plan.ordered:
         batches.sort(key=attrgetter("start"))
-    results = [value for batch in batches for value in shaper.values(batch)]
+    results = list(chain.from_iterable(map(shaper.values, batches)))
     if source_error is not None and plan.on_error != "group":
         if plan.on_error == "skip":
             raise source_error

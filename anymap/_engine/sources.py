@@ -10,10 +10,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from anymap._engine.landing import Batch
+    from anymap._engine.plan import Plan
 
 _SLOW = 0.001
 """Seconds. An input that takes longer for a row may take for ever: what is there is sent, if a worker is idle."""
@@ -35,12 +36,40 @@ class Source(Protocol):
         ...
 
     def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:
-        """Stage up to ``most`` rows, and no more once something has arrived; return whether that changed anything."""
+        """Stage up to ``most`` rows (or a whole range), and no more once something has arrived; return whether that changed anything."""
         ...
 
     def speak_if_stuck(self) -> None:
         """Called by the supervisor while something has arrived: say it if :meth:`pull` has kept it for long."""
         ...
+
+
+def source_of(iterables: Sequence[Iterable[Any]], plan: Plan) -> Source:
+    """Return where the rows of a map over these come from."""
+    if len(iterables) > 1:
+        return Rows(zip(*iterables, strict=False), prompt=plan.prompt)
+    if isinstance(iterables[0], range) and not plan.lazy and plan.window is None:
+        return Range(iterables[0])
+    return Rows(iter(iterables[0]), prompt=plan.prompt)
+
+
+class Range:
+    """All of a range at once. It is cut into ranges, and no number of it is made before it is used."""
+
+    slow = False
+    dry = False
+
+    def __init__(self, rows: range) -> None:
+        self.ended = False
+        self._rows = rows
+
+    def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
+        stage(self._rows)
+        self.ended = True
+        return True
+
+    def speak_if_stuck(self) -> None:
+        pass
 
 
 class Rows:
