@@ -86,6 +86,9 @@ class SpilledParcel(NamedTuple):
     ends: tuple[int, ...] | None
     counts: tuple[int, ...]
 
+    def nbytes(self) -> int:
+        return self.size + sum(size for _, size in self.places)
+
 
 Route = Literal["file", "fork", "engine", "value", "home"]
 """How what a reference stands for gets to a map's workers: by a file of this host, as part of a fork, by the engine's
@@ -372,7 +375,7 @@ def _is_of(spec: ModuleSpec, module: Any) -> bool:
     return not spec.has_location or spec.origin == file
 
 
-def pack(values: list[Any] | range, classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+def pack(values: Sequence[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``."""
     try:
         if _all_plain(values) and len(data := pickle.dumps(values, 5)) <= _LARGE_TOGETHER:
@@ -439,7 +442,7 @@ def _joined(parcels: list[Parcel]) -> Parcel:
     return Parcel(b"".join(parcel.data for parcel in parcels), ends, buffers, counts, left_out)
 
 
-def _all_plain(values: list[Any] | range) -> bool:
+def _all_plain(values: Sequence[Any]) -> bool:
     if isinstance(values, range):
         return True
     types = set(map(type, values))

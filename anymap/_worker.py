@@ -473,7 +473,7 @@ def _caller(
 # All that is done for each item is in the loops of these two: they are what a map of many quick items costs.
 
 
-def _call_some(func: Callable[..., Any], star: bool, rows: Iterator[Any], values: list[Any], until: float) -> None:  # noqa: FBT001
+def _call_some(func: Callable[..., Any], star: bool, rows: Iterator[Any], values: list[Any], until: float) -> None:
     clock, add = time.monotonic, values.append
     for row in rows:
         add(func(*row) if star else func(row))
@@ -483,7 +483,7 @@ def _call_some(func: Callable[..., Any], star: bool, rows: Iterator[Any], values
 
 def _call_some_on_board(
     func: Callable[..., Any],
-    star: bool,  # noqa: FBT001
+    star: bool,
     rows: Any,
     most: int,
     place: memoryview,

@@ -130,6 +130,36 @@ def test_the_next_map_of_a_function_begins_with_what_the_last_one_measured() -> 
     assert chunksize(slow.for_next_map(), 2, None) == 1
 
 
+def test_the_next_map_makes_as_large_chunks_as_the_last_once_its_items_weigh_as_little() -> None:
+    last = Pace()
+    last.weigh(1000, 3000)
+    last.note(1000, 0.001, 0.00001, 0.002)
+    alike, heavier = last.for_next_map(), last.for_next_map()
+    alike.weigh(8, 32)
+    heavier.weigh(8, 8_000_000)
+    assert chunksize(alike, 2, None) >= 1000
+    assert chunksize(heavier, 2, None) == chunksize(last.for_next_map(), 2, None) <= 64
+
+
+def test_one_item_that_was_held_up_makes_no_small_chunks() -> None:
+    pace = Pace()
+    pace.note(10_000, 0.005, 1e-6, 0.0052)
+    undisturbed = chunksize(pace, 2, None)
+    pace.note(10_000, 0.009, 0.004, 0.0092)
+    assert chunksize(pace, 2, None) > undisturbed / 2
+
+
+def test_a_map_that_sent_nothing_leaves_what_is_known() -> None:
+    def func(x: int) -> int:
+        return x
+
+    pace = Pace()
+    pace.note(10, 0.1, 0.01, 0.2)
+    paces.remember("processes", func, pace)
+    paces.remember("processes", func, paces.recall("processes", func))
+    assert paces.recall("processes", func).last is pace
+
+
 def test_a_function_is_known_by_its_code() -> None:
     def make(number: int) -> Callable[[int], int]:
         return lambda x: x + number

@@ -109,11 +109,17 @@ def test_a_function_is_pickled_once_a_map_and_loaded_once_a_worker(backend: Back
 
 
 def test_a_plain_number_takes_the_bytes_of_its_pickle_and_a_chunk_little_more(wires: Wire) -> None:
-    numbers = range(1000, 21_000)  # three bytes each in a pickle
-    assert pmap(abs, numbers, workers=2, chunksize=1000) == list(numbers)
+    numbers = list(range(1000, 21_000))  # three bytes each in a pickle
+    assert pmap(abs, numbers, workers=2, chunksize=1000) == numbers
     chunks_sent = 20
     assert sum(wires.sent) < 3.1 * len(numbers) + 1500 * chunks_sent
     assert sum(wires.received) < 3.1 * len(numbers) + 500 * chunks_sent
+
+
+def test_a_range_is_sent_as_ranges(wires: Wire) -> None:
+    numbers = range(1000, 21_000)
+    assert pmap(abs, numbers, workers=2, chunksize=1000) == list(numbers)
+    assert sum(wires.sent) < 1500 * 20
 
 
 def test_a_large_array_does_not_pass_through_the_pipe(wires: Wire) -> None:

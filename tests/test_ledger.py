@@ -29,6 +29,17 @@ def take(ledger: Ledger, size: int) -> Chunk:
     return chunk
 
 
+def test_what_is_all_there_is_cut_where_it_lies() -> None:
+    ledger = Ledger()
+    ledger.stage_all(range(0, 10, 2))
+    assert (ledger.pulled, ledger.staged, ledger.waiting) == (5, 5, True)
+    first, second = ledger.next(3, 0.0, partial=False), ledger.next(3, 0.0, partial=True)
+    assert first is not None
+    assert second is not None
+    assert (first.rows, second.rows, second.start) == (range(0, 6, 2), range(6, 10, 2), 3)
+    assert not ledger.waiting
+
+
 def test_rows_fly_in_the_order_they_were_staged() -> None:
     ledger = staged(5)
     first, second = take(ledger, 3), take(ledger, 3)

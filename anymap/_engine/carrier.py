@@ -44,6 +44,10 @@ class Carrier(Protocol):
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task: ...
 
+    def weight(self, task: Task) -> int:
+        """Return how many bytes the rows of a task are, about."""
+        ...
+
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]: ...
 
     def error(self, raised: Any) -> Exception: ...
@@ -90,6 +94,10 @@ class InMemory:
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
         return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start)
 
+    def weight(self, task: Task) -> int:
+        # Nothing is sent. But what an input makes is kept until it is done with.
+        return task.count * sys.getsizeof(task.rows[0])
+
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
         return answer.values, {}
 
@@ -110,11 +118,13 @@ class InBytes:
         ambience = _ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
+        self._wrote_files = False
+        """Here or there. Else the desk is as it was, and need not be searched for what is left."""
         self._folder = self._desk.folder if self._desk is not None else None
         self.board = self._desk.board if self._desk is not None else _heartbeat.RemoteBoard()
         self._spec = _worker.MapSpec(
             map_id=self._classes.map_id,
-            function=_payload.spill(function, self._folder),
+            function=self._spilled(function),
             star=plan.star,
             stop_on_error=plan.on_error == "raise",
             board=self.board.path,
@@ -135,10 +145,20 @@ class InBytes:
         parcel, refused = _payload.pack(chunk.rows, self._classes)
         if refused:
             raise Refused(refused)
-        rows = _payload.spill(parcel, self._folder)
+        rows = self._spilled(parcel)
         return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start)
 
+    def _spilled(self, parcel: _payload.Parcel) -> _payload.Parcel | _payload.SpilledParcel:
+        spilled = _payload.spill(parcel, self._folder)
+        self._wrote_files |= isinstance(spilled, _payload.SpilledParcel)
+        return spilled
+
+    def weight(self, task: Task) -> int:
+        size: int = task.rows.nbytes()
+        return size
+
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
+        self._wrote_files |= isinstance(answer.values, _payload.SpilledParcel)
         opened = _payload.unpack(answer.values)
         if isinstance(opened, list):
             return opened, {}
@@ -151,7 +171,7 @@ class InBytes:
         if self._desk is None:
             self.board.close()
         else:
-            desk.give_back(self._desk, clean=clean)
+            desk.give_back(self._desk, clean=clean and (not self._wrote_files or self._desk.is_bare()))
 
 
 def _route(traits: Traits) -> _payload.Route:

@@ -10,7 +10,10 @@ _GROWTH, _LEAP = 4, 16
 one took longer to send than to run, and little can be lost."""
 _LARGEST = 16384
 _TRUSTED = 2
-"""The largest chunk that has come back, as far as the next map of the same function is concerned."""
+"""The largest chunk that has come back, as far as the next map of the same function is concerned before it is known
+what its items weigh: they may be others, and much larger."""
+_AS_HEAVY, _LIGHT = 2, 64
+"""Items are like those of the last map if they weigh at most so many times as much; or so many bytes, whatever those did."""
 _OVERHEAD_SHARE = 0.02
 """A chunk should run so long that sending it costs no more than this share of it."""
 _SHORTEST, _LONGEST = 0.01, 0.2
@@ -35,10 +38,21 @@ class Pace:
     """Items in the largest chunk that came back."""
     overhead: float = 0.001
     """Seconds that a chunk was under way without running, at its best."""
+    weight: float = 0.0
+    """Bytes per item that were sent, in the heaviest chunk."""
+    last: Pace | None = None
+    """What the last map of the same function has measured, until it is known what the items of this one weigh."""
 
     def for_next_map(self) -> Pace:
-        """Return with what to begin another map of the same function. Its items may be others, and much larger."""
-        return Pace(self.mean, self.longest, min(self.largest, _TRUSTED), self.overhead)
+        """Return with what to begin another map of the same function."""
+        return Pace(self.mean, self.longest, min(self.largest, _TRUSTED), self.overhead, last=self)
+
+    def weigh(self, items: int, nbytes: int) -> None:
+        """Take in what a chunk of ``items`` weighs that is about to be sent."""
+        self.weight = max(self.weight, nbytes / items)
+        last, self.last = self.last, None
+        if last is not None and self.weight <= max(_AS_HEAVY * last.weight, _LIGHT):
+            self.largest = max(self.largest, last.largest)
 
     def note(self, items: int, seconds: float, longest: float, under_way: float) -> None:
         """Take in a chunk of ``items`` that ran ``seconds`` and came back ``under_way`` after it was sent."""

@@ -156,8 +156,9 @@ class Flights:
         budget = None if self._plan.chunksize is not None else chunks.budget(self._pace)
         sent = time.monotonic()
         try:
-            with self.meter.packed():
-                task = self.carrier.task(chunk, slot, budget)
+            task = self.carrier.task(chunk, slot, budget)
+            self.meter.packing += time.monotonic() - sent
+            self._pace.weigh(len(chunk), self.carrier.weight(task))
             future = self._backend.submit(task)
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)

@@ -28,7 +28,7 @@ class Chunk:
     """Consecutive rows that travel together."""
 
     start: int
-    rows: list[Any] | range
+    rows: Sequence[Any]
     losses: int = 0
     """How often these rows were lost with nothing to blame."""
     alone: bool = False
@@ -65,8 +65,6 @@ class Counts:
 class Ledger:
     """Where each row stands, and what may fly next."""
 
-    staged: list[Any] | range = field(default_factory=list)
-    """Pulled rows that have not flown. Only the pulling thread appends; :meth:`next` takes away."""
     counts: Counts = field(default_factory=Counts)
     exhausted: bool = False
     """There is nothing left to pull."""
@@ -75,6 +73,10 @@ class Ledger:
     attempts: dict[int, int] = field(default_factory=dict)
     """Failed attempts of rows that may be tried again."""
     _next_index: int = 0
+    _staged: list[Any] = field(default_factory=list)
+    """Pulled rows that have not flown. Only the pulling thread appends; :meth:`next` takes away."""
+    _all: Sequence[Any] | None = None
+    """All rows there are, flown or not, where they came at once."""
     _again: deque[Chunk] = field(default_factory=deque)
     _suspects: deque[Chunk] = field(default_factory=deque)
     _flying: set[Chunk] = field(default_factory=set)
@@ -88,13 +90,20 @@ class Ledger:
         """There are rows that are ready to fly or will be."""
         return bool(self.staged or self._again or self._suspects)
 
+    @property
+    def staged(self) -> int:
+        """How many rows have been pulled and have not flown."""
+        return self.pulled - self._next_index
+
     def stage(self, rows: Sequence[Any]) -> None:
-        """Take in rows that have been pulled; a range only if it is all there will be."""
+        """Take in rows that have been pulled."""
+        self._staged.extend(rows)
         self.pulled += len(rows)
-        if isinstance(rows, range):
-            self.staged = rows
-        else:
-            self.staged.extend(rows)  # type: ignore[union-attr]
+
+    def stage_all(self, rows: Sequence[Any]) -> None:
+        """Take in all rows there are. They are left where they are, and must not change."""
+        self._all = rows
+        self.pulled = len(rows)
 
     def in_flight(self) -> Iterable[Chunk]:
         return tuple(self._flying)
@@ -124,18 +133,21 @@ class Ledger:
     def _fresh(self, size: int, *, partial: bool) -> Chunk | None:
         if any(chunk.alone for chunk in self._flying):
             return None
-        count = min(size, len(self.staged))
+        count = min(size, self.staged)
         if not count or (count < size and not partial):
             return None
-        rows = self.staged[:count]
-        if isinstance(self.staged, range):
-            self.staged = self.staged[count:]
-        else:
-            # In place, and only from the front: meanwhile another thread may append.
-            del self.staged[:count]
+        rows = self._take(count)
         chunk = Chunk(self._next_index, rows)
         self._next_index += count
         return chunk
+
+    def _take(self, count: int) -> Sequence[Any]:
+        if self._all is not None:
+            return self._all[self._next_index : self._next_index + count]
+        rows = self._staged[:count]
+        # In place, and only from the front: meanwhile another thread may append.
+        del self._staged[:count]
+        return rows
 
     def land(
         self, chunk: Chunk, done: int, failed: Iterable[int], verdict: Callable[[int, int], float | None], now: float
@@ -233,7 +245,7 @@ class Ledger:
     def waiting_rows(self) -> int:
         """How many rows are ready to fly or will be."""
         queued = sum(map(len, self._again)) + sum(map(len, self._suspects))
-        return len(self.staged) + queued
+        return self.staged + queued
 
 
 def _pieces(chunk: Chunk, losses: int) -> Iterator[Chunk]:

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from anymap import _failures
@@ -59,11 +60,11 @@ class Run:
         self._ledger = self._flights.ledger
         self._meter = self._flights.meter
         self._landing = InOrder() if plan.ordered and plan.lazy else AsFinished()
-        self._news = threading.Condition()
+        self._news: SimpleQueue[None] = SimpleQueue()
+        """One for each time that there is news. What is in it is of no interest."""
         self._supervisor = Supervisor(self._tick, self._is_busy)
         self._delivered = 0
         self._waiting = False
-        self._has_news = False
         self._manned = time.monotonic()
         self._error: Exception | None = None
         self._process = os.getpid()
@@ -127,7 +128,7 @@ class Run:
     def _deliver(self) -> Iterator[Batch]:
         """Hand out what is ready. Apart from the loop, which would keep the last of it while it waits."""
         for batch in self._ready():
-            with self._meter.waited():
+            with self._meter.waiting:
                 yield batch
             self._delivered += len(batch.values)
 
@@ -156,8 +157,9 @@ class Run:
         if answer is None:
             assert arrival.death is not None  # noqa: S101 - an arrival has one or the other
             return [None], {0: self._attach(chunk, 0, *arrival.death)}
-        with self._meter.packed():
-            values, unloadable = carrier.values(answer)
+        began = time.monotonic()
+        values, unloadable = carrier.values(answer)
+        self._meter.packing += time.monotonic() - began
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
         if self._flights.journal is not None:
             self._flights.journal.fail_to_load(chunk, unloadable, answer.worker)
@@ -226,8 +228,8 @@ class Run:
         if ledger.exhausted or (quantum := min(self._room(), self._flights.chunksize())) <= 0:
             return False
         try:
-            with self._meter.waited():
-                changed = source.pull(quantum, ledger.stage, self._flights.arrivals)
+            with self._meter.waiting:
+                changed = source.pull(quantum, ledger, self._flights.arrivals)
         except Exception as exc:  # noqa: BLE001 - the input is the user's; what it gave so far is still done
             self.source_error = exc
             ledger.exhausted = True
@@ -248,15 +250,23 @@ class Run:
             return
         if self._supervisor.rests and self._ledger.flying:
             self._supervisor.wake()
-        with self._news:
-            self._waiting = True
-            try:
-                with self._backend.waiting():
-                    while not self._news.wait_for(lambda: self._has_news, self._patience()):
-                        self._supervise_if_it_takes_long()
-            finally:
-                self._waiting = False
-            self._has_news = False
+        self._waiting = True
+        try:
+            with self._backend.waiting():
+                while not self._hears_news(self._patience()):
+                    self._supervise_if_it_takes_long()
+        finally:
+            self._waiting = False
+
+    def _hears_news(self, patience: float) -> bool:
+        """Wait for news so many seconds; return whether there is any."""
+        try:
+            self._news.get(timeout=patience)
+        except Empty:
+            return False
+        for _ in range(self._news.qsize()):
+            self._news.get()
+        return True
 
     def _patience(self) -> float:
         """Return how long to wait at a time."""
@@ -279,10 +289,8 @@ class Run:
 
     def wake(self) -> bool:
         """Have the iterating thread look again; return whether it was waiting."""
-        with self._news:
-            self._has_news = True
-            self._news.notify()
-            return self._waiting
+        self._news.put(None)
+        return self._waiting
 
     def _on_news(self) -> None:
         """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -12,12 +11,25 @@ from typing import TYPE_CHECKING
 from anymap._engine.advice import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anymap._worker import Answer
 
 _SLOWEST = 5
 """So many of the slowest items are remembered."""
+
+
+class Stopwatch:
+    """Adds up the seconds spent inside of ``with`` blocks of one thread."""
+
+    __slots__ = ("_began", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.monotonic() - self._began
 
 
 @dataclass(slots=True)
@@ -29,7 +41,8 @@ class Meter:
     work: float = 0.0
     cpu: float = 0.0
     packing: float = 0.0
-    waiting: float = 0.0
+    waiting: Stopwatch = field(default_factory=Stopwatch)
+    """Time in the caller's own code: his input, and what he does with results."""
     slowest: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and index of the items that took the longest, in no order."""
 
@@ -58,19 +71,5 @@ class Meter:
         longest = {index: seconds for seconds, index in sorted(self.slowest)}
         return tuple(sorted(longest.items(), key=itemgetter(1), reverse=True))
 
-    @contextmanager
-    def packed(self) -> Iterator[None]:
-        before = time.monotonic()
-        yield
-        self.packing += time.monotonic() - before
-
-    @contextmanager
-    def waited(self) -> Iterator[None]:
-        before = time.monotonic()
-        try:
-            yield
-        finally:
-            self.waiting += time.monotonic() - before
-
     def costs(self) -> Costs:
-        return Costs(max(self.elapsed - self.waiting, 0.0), self.work, self.cpu)
+        return Costs(max(self.elapsed - self.waiting.seconds, 0.0), self.work, self.cpu)

@@ -31,7 +31,8 @@ def recall(backend: str, func: Callable[..., Any]) -> Pace:
 def remember(backend: str, func: Callable[..., Any], pace: Pace) -> None:
     """Keep what a map has measured."""
     code = _code(func)
-    if code is None or pace.mean is None:
+    if code is None or pace.mean is None or pace.last is not None:
+        # Nothing was sent, or nothing came back.
         return
     with _lock:
         _paces[backend, code] = pace

@@ -129,7 +129,7 @@ class Reporter:
             work=meter.work,
             cpu=meter.cpu,
             packing=meter.packing,
-            waiting=meter.waiting,
+            waiting=meter.waiting.seconds,
             advice=advice.text if advice is not None else "",
             gain=advice.factor if advice is not None else 1.0,
             busy=min(meter.work / (elapsed * self._workers), 1.0) if elapsed else 0.0,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
-from itertools import chain
+from contextlib import closing
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from anymap import _failures
+from anymap._engine.landing import AsFinished, InOrder
 from anymap._engine.loop import TooManyFailures
 from anymap._errors import MapError
 
@@ -24,22 +25,27 @@ R_co = TypeVar("R_co", covariant=True)
 
 def collect(run: Run, plan: Plan) -> list[Any]:
     """Do the whole map and return its results."""
-    shaper = _Shaper(plan)
-    batches: list[Batch] = []
+    shaper, landing = _Shaper(plan), InOrder() if plan.ordered else AsFinished()
+    results: list[Any] = []
+    arrived: list[Batch] = []
     source_error: Exception | None = None
     try:
-        batches.extend(run.batches())
+        with closing(run.batches()) as batches:
+            for batch in batches:
+                if plan.max_failures is not None:
+                    arrived.append(batch)
+                # At once: what has just been loaded is still in the processor's cache.
+                landing.add(batch)
+                while (ready := landing.pop()) is not None:
+                    results += shaper.values(ready)
     except TooManyFailures:
-        results = _in_their_places(batches, run.pulled)
+        results = _in_their_places(arrived, run.pulled)
         raise _passed_max_failures(run, plan, results) from None
     except Exception as exc:
         if plan.on_error == "raise" or exc is not run.source_error:
             raise
         # What was done is not lost with the input: its error stands where the next item's result would.
         source_error = exc
-    if plan.ordered:
-        batches.sort(key=attrgetter("start"))
-    results = list(chain.from_iterable(map(shaper.values, batches)))
     if source_error is not None and plan.on_error != "group":
         if plan.on_error == "skip":
             raise source_error

@@ -10,10 +10,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from anymap._engine.landing import Batch
+    from anymap._engine.ledger import Ledger
     from anymap._engine.plan import Plan
 
 _SLOW = 0.001
@@ -35,8 +36,8 @@ class Source(Protocol):
         """There is no row just now, and whoever brings one will wake the map."""
         ...
 
-    def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:
-        """Stage up to ``most`` rows (or a whole range), and no more once something has arrived; return whether that changed anything."""
+    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:
+        """Stage up to ``most`` rows, or all there are, and no more once something has arrived; return whether that changed anything."""
         ...
 
     def speak_if_stuck(self) -> None:
@@ -48,23 +49,24 @@ def source_of(iterables: Sequence[Iterable[Any]], plan: Plan) -> Source:
     """Return where the rows of a map over these come from."""
     if len(iterables) > 1:
         return Rows(zip(*iterables, strict=False), prompt=plan.prompt)
-    if isinstance(iterables[0], range) and not plan.lazy and plan.window is None:
-        return Range(iterables[0])
-    return Rows(iter(iterables[0]), prompt=plan.prompt)
+    if type(rows := iterables[0]) in {list, range, tuple} and not plan.lazy and plan.window is None:
+        return AtOnce(rows)  # type: ignore[arg-type]
+    return Rows(iter(rows), prompt=plan.prompt)
 
 
-class Range:
-    """All of a range at once. It is cut into ranges, and no number of it is made before it is used."""
+class AtOnce:
+    """What is all there, for a map that may take it all: a range is cut into ranges, and its numbers made where they are used."""
 
     slow = False
     dry = False
 
-    def __init__(self, rows: range) -> None:
+    def __init__(self, rows: list[Any] | range | tuple[Any, ...]) -> None:
         self.ended = False
-        self._rows = rows
+        # The caller may change his list while the map runs.
+        self._rows = list(rows) if isinstance(rows, list) else rows
 
-    def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
-        stage(self._rows)
+    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
+        ledger.stage_all(self._rows)
         self.ended = True
         return True
 
@@ -86,21 +88,21 @@ class Rows:
     def dry(self) -> bool:
         return False
 
-    def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:
+    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:
         if self._prompt:
             rows = list(islice(self._rows, most))
-            stage(rows)
+            ledger.stage(rows)
             self.ended = not rows
         else:
-            self._pull_watchfully(most, stage, arrivals)
+            self._pull_watchfully(most, ledger, arrivals)
         return True
 
-    def _pull_watchfully(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> None:
+    def _pull_watchfully(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> None:
         """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
         clock, ended = time.monotonic, True
         self._pulling_since = began = clock()
         for row in islice(self._rows, most):
-            stage((row,))
+            ledger.stage((row,))
             ended = False
             self.slow = clock() - began > _SLOW
             if arrivals or self.slow:
@@ -145,7 +147,7 @@ class Feed:
         """Take no more: the map ends when all that was put in has its outcome. May be called by the collector."""
         self._closed = True
 
-    def pull(self, most: int, stage: Callable[[Sequence[Any]], None], arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it never waits
+    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it never waits
         if self._pulled:
             self.launched.set()
         rows: list[Any] = []
@@ -155,7 +157,7 @@ class Feed:
                 self._flying[self._pulled] = future
                 self._pulled += 1
                 rows.append(row)
-        stage(rows)
+        ledger.stage(rows)
         self.ended = self._closed and not self._queue
         return bool(rows) or self.ended
 

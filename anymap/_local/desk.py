@@ -53,8 +53,8 @@ def take(workers: int) -> Desk:
 
 
 def give_back(desk: Desk, *, clean: bool) -> None:
-    """Take a desk back. ``clean``: nobody works at it any more."""
-    if clean and desk.is_bare():
+    """Take a desk back. ``clean``: nobody works at it any more, and there is nothing in it but the board."""
+    if clean:
         desk.board.wipe()
         with _lock:
             if len(_kept) < _KEPT:

@@ -1,0 +1,139 @@
+"""What a worker does with one chunk, on a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from anymap import _worker
+from anymap._board import Board
+from anymap._config.scope import Inherited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECOND_OF_WORK = 1.0
+
+
+class Clock:
+    """Stands still but for what the items take."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(_worker.time, "monotonic", lambda: self.now)
+
+    def take(self, seconds: float) -> float:
+        self.now += seconds
+        return seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def run(func: Callable[..., Any], rows: Any, board: Board, **how: Any) -> Any:
+    """Run one chunk as a thread would, or as a process if it does not share memory."""
+    how = {"budget": None, "timeout": None, "shares_memory": True, "stop_on_error": False, "star": False} | how
+    spec = _worker.MapSpec(
+        map_id="",
+        function=func,
+        star=how["star"],
+        stop_on_error=how["stop_on_error"],
+        board=board.buffer,
+        channel=None,
+        timeout=how["timeout"],
+        spool=None,
+        parent=0,
+        shares_memory=how["shares_memory"],
+        inline=False,
+        inherited=Inherited(1, "serial", None, 1, {}),
+    )
+    task = _worker.Task(spec, rows, len(rows), board.take(), how["budget"], {})
+    return _worker._run_rows(task, func, rows, board.buffer, task.slot)
+
+
+memory = pytest.mark.parametrize("shares_memory", [True, False], ids=["memory", "bytes"])
+
+
+@memory
+def test_a_chunk_over_its_time_gives_back_what_it_has_not_begun(clock: Clock, shares_memory: bool) -> None:
+    durations = [0.0] * 5 + [SECOND_OF_WORK] * 3 + [0.0] * 5
+    ran = run(clock.take, durations, Board(None), budget=1.5, shares_memory=shares_memory)
+    assert ran.values == durations[:7]
+    assert ran.done == 7
+
+
+@memory
+def test_a_map_that_has_ended_begins_no_further_item(clock: Clock, shares_memory: bool) -> None:
+    board = Board(None)
+
+    def cancel_at_three(x: int) -> int:
+        clock.take(0.001)
+        if x == 3:
+            board.cancel()
+        return x
+
+    assert run(cancel_at_three, range(10), board, shares_memory=shares_memory).values == [0, 1, 2, 3]
+
+
+@memory
+@pytest.mark.parametrize("timeout", [None, 9.0])
+def test_the_slowest_item_is_found_among_quick_ones(clock: Clock, shares_memory: bool, timeout: float | None) -> None:
+    durations = [1e-6] * 40 + [SECOND_OF_WORK] + [1e-6] * 40
+    ran = run(clock.take, durations, Board(None), shares_memory=shares_memory, timeout=timeout)
+    assert ran.slowest == 40
+    assert SECOND_OF_WORK <= ran.longest < 1.01 * SECOND_OF_WORK
+
+
+@memory
+def test_quick_items_are_not_taken_for_long_ones(clock: Clock, shares_memory: bool) -> None:
+    ran = run(clock.take, [1e-6] * 1000, Board(None), shares_memory=shares_memory)
+    assert ran.longest == pytest.approx(1e-6)
+
+
+@memory
+def test_each_item_that_fails_is_known_by_its_place(clock: Clock, shares_memory: bool) -> None:  # noqa: ARG001 - time stands still
+    def fail_at_every_third(x: int, y: int) -> int:
+        if x % 3 == 0:
+            raise ValueError(x)
+        return x + y
+
+    rows = [(x, 1) for x in range(10)]
+    ran = run(fail_at_every_third, rows, Board(None), shares_memory=shares_memory, star=True)
+    assert [(position, exc.args) for position, exc, _ in ran.failures] == [(x, (x,)) for x in (0, 3, 6, 9)]
+    assert ran.values == [None, 2, 3, None, 5, 6, None, 8, 9, None]
+
+
+@memory
+def test_where_errors_end_the_map_nothing_comes_after_the_first(clock: Clock, shares_memory: bool) -> None:  # noqa: ARG001 - as above
+    rows = [1, 2, 0, 4]
+    ran = run(lambda x: 1 / x, rows, Board(None), shares_memory=shares_memory, stop_on_error=True)
+    assert ran.done == 3
+    assert [position for position, _, _ in ran.failures] == [2]
+
+
+def test_the_board_says_at_which_item_a_process_is_before_it_begins(clock: Clock) -> None:
+    board = Board(None)
+    seen: list[int] = []
+
+    def look(_: int) -> float:
+        seen.append(board.read(0).position)
+        return clock.take(1e-6)
+
+    run(look, [7] * 5, board, shares_memory=False)
+    assert seen == [0, 1, 2, 3, 4]
+    assert board.read(0).position == 5
+
+
+def test_with_a_timeout_the_board_says_when_each_item_began(clock: Clock) -> None:
+    board = Board(None)
+    seen: list[float] = []
+
+    def look(seconds: float) -> None:
+        seen.append(board.read(0).began)
+        clock.take(seconds)
+
+    run(look, [1e-6, 1e-6, 2.0, 1.0], board, timeout=60.0)
+    assert seen == pytest.approx([100.0, 100.000001, 100.000002, 102.000002], abs=1e-9)
