@@ -94,7 +94,7 @@ def test_quick_items_are_not_taken_for_long_ones(clock: Clock, shares_memory: bo
 
 
 @memory
-def test_each_item_that_fails_is_known_by_its_place(clock: Clock, shares_memory: bool) -> None:  # noqa: ARG001 - time stands still
+def test_each_item_that_fails_is_known_by_its_place(clock: Clock, shares_memory: bool) -> None:
     def fail_at_every_third(x: int, y: int) -> int:
         if x % 3 == 0:
             raise ValueError(x)
@@ -107,7 +107,7 @@ def test_each_item_that_fails_is_known_by_its_place(clock: Clock, shares_memory:
 
 
 @memory
-def test_where_errors_end_the_map_nothing_comes_after_the_first(clock: Clock, shares_memory: bool) -> None:  # noqa: ARG001 - as above
+def test_where_errors_end_the_map_nothing_comes_after_the_first(clock: Clock, shares_memory: bool) -> None:
     rows = [1, 2, 0, 4]
     ran = run(lambda x: 1 / x, rows, Board(None), shares_memory=shares_memory, stop_on_error=True)
     assert ran.done == 3
