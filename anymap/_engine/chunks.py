@@ -14,9 +14,9 @@ _TRUSTED = 2
 what its items weigh: they may be others, and much larger."""
 _AS_HEAVY, _LIGHT = 2, 64
 """Items are like those of the last map if they weigh at most so many times as much; or so many bytes, whatever those did."""
-_OVERHEAD_SHARE = 0.02
+_OVERHEAD_SHARE = 0.01
 """A chunk should run so long that sending it costs no more than this share of it."""
-_SHORTEST, _LONGEST = 0.01, 0.2
+_SHORTEST, _LONGEST = 0.02, 0.2
 """Bounds in seconds for how long a chunk should run."""
 _PATIENCE = 4
 """A chunk that runs so many times longer than it should gives back what it has not begun."""
