@@ -499,6 +499,11 @@ def unpack(parcel: Parcel | SpilledParcel, *, keep: bool = False) -> list[Any] |
     return Unpacked(parcel)
 
 
+def is_large(parcel: Parcel | SpilledParcel) -> bool:
+    """Tell whether it is to go, or went, to a file."""
+    return parcel.nbytes() >= _SPILL
+
+
 def spill(parcel: Parcel, folder: str | None, least: int = _SPILL) -> Parcel | SpilledParcel:
     """Move a parcel of at least so many bytes to a file in ``folder``; make it fit to be pickled itself where it stays."""
     if folder is not None and parcel.nbytes() >= least:

@@ -477,7 +477,7 @@ def _call_some(func: Callable[..., Any], star: bool, rows: Iterator[Any], values
     clock, add = time.monotonic, values.append
     for row in rows:
         add(func(*row) if star else func(row))
-        if clock() > until:
+        if clock() >= until:
             break
 
 
@@ -495,7 +495,7 @@ def _call_some_on_board(
         place[0] = position
         row = rows[position]
         add(func(*row) if star else func(row))
-        if clock() > until:
+        if clock() >= until:
             break
 
 

@@ -138,7 +138,21 @@ def test_the_next_map_makes_as_large_chunks_as_the_last_once_its_items_weigh_as_
     alike.weigh(8, 32)
     heavier.weigh(8, 8_000_000)
     assert chunksize(alike, 2, None) >= 1000
-    assert chunksize(heavier, 2, None) == chunksize(last.for_next_map(), 2, None) <= 64
+    assert chunksize(heavier, 2, None) <= 64
+
+
+def test_large_items_travel_in_small_chunks_however_quick_they_are() -> None:
+    quick = Pace()
+    for size in (1, 16, 256):
+        quick.weigh(size, size * 8_000_000)
+        quick.note(size, size * 1e-6, 1e-6, size * 1e-6 + OVERHEAD)
+    assert chunksize(quick, 2, None) == 1
+    results_only = Pace()
+    for size in (1, 16, 256):
+        results_only.weigh(size, size * 2)
+        results_only.note(size, size * 1e-6, 1e-6, size * 1e-6 + OVERHEAD)
+        results_only.weigh(size, size * 1_000_000)
+    assert 2 <= chunksize(results_only, 2, None) <= 16
 
 
 def test_one_item_that_was_held_up_makes_no_small_chunks() -> None:

@@ -44,8 +44,8 @@ class Carrier(Protocol):
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task: ...
 
-    def weight(self, task: Task) -> int:
-        """Return how many bytes the rows of a task are, about."""
+    def weight(self, packed: Any) -> int:
+        """Return how many bytes a task's rows, or an answer's values, are."""
         ...
 
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]: ...
@@ -78,7 +78,7 @@ class InMemory:
             stop_on_error=plan.on_error == "raise",
             board=self.board.buffer,
             channel=None,
-            timeout=None,
+            timeout=plan.timeout,
             spool=None,
             parent=os.getpid(),
             shares_memory=True,
@@ -94,9 +94,8 @@ class InMemory:
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
         return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start)
 
-    def weight(self, task: Task) -> int:
-        # Nothing is sent. But what an input makes is kept until it is done with.
-        return task.count * sys.getsizeof(task.rows[0])
+    def weight(self, packed: Any) -> int:  # noqa: ARG002 - it stays where it is
+        return 0
 
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
         return answer.values, {}
@@ -118,8 +117,8 @@ class InBytes:
         ambience = _ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
-        self._wrote_files = False
-        """Here or there. Else the desk is as it was, and need not be searched for what is left."""
+        self._used_folder = False
+        """Somebody wrote to it, or tried to. Else the desk is as it was, and need not be searched for what is left."""
         self._folder = self._desk.folder if self._desk is not None else None
         self.board = self._desk.board if self._desk is not None else _heartbeat.RemoteBoard()
         self._spec = _worker.MapSpec(
@@ -149,16 +148,15 @@ class InBytes:
         return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start)
 
     def _spilled(self, parcel: _payload.Parcel) -> _payload.Parcel | _payload.SpilledParcel:
-        spilled = _payload.spill(parcel, self._folder)
-        self._wrote_files |= isinstance(spilled, _payload.SpilledParcel)
-        return spilled
+        self._used_folder |= _payload.is_large(parcel)
+        return _payload.spill(parcel, self._folder)
 
-    def weight(self, task: Task) -> int:
-        size: int = task.rows.nbytes()
+    def weight(self, packed: Any) -> int:
+        size: int = packed.nbytes()
         return size
 
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
-        self._wrote_files |= isinstance(answer.values, _payload.SpilledParcel)
+        self._used_folder |= _payload.is_large(answer.values)
         opened = _payload.unpack(answer.values)
         if isinstance(opened, list):
             return opened, {}
@@ -171,7 +169,7 @@ class InBytes:
         if self._desk is None:
             self.board.close()
         else:
-            desk.give_back(self._desk, clean=clean and (not self._wrote_files or self._desk.is_bare()))
+            desk.give_back(self._desk, clean=clean and (not self._used_folder or self._desk.is_bare()))
 
 
 def _route(traits: Traits) -> _payload.Route:

@@ -16,6 +16,8 @@ _AS_HEAVY, _LIGHT = 2, 64
 """Items are like those of the last map if they weigh at most so many times as much; or so many bytes, whatever those did."""
 _OVERHEAD_SHARE = 0.01
 """A chunk should run so long that sending it costs no more than this share of it."""
+_HEAVIEST = 8 * 1024 * 1024
+"""Bytes of a chunk's items."""
 _SHORTEST, _LONGEST = 0.02, 0.2
 """Bounds in seconds for how long a chunk should run."""
 _PATIENCE = 4
@@ -39,19 +41,20 @@ class Pace:
     overhead: float = 0.001
     """Seconds that a chunk was under way without running, at its best."""
     weight: float = 0.0
-    """Bytes per item that were sent, in the heaviest chunk."""
+    """Bytes per item that went one way, in the heaviest recent chunk."""
     last: Pace | None = None
     """What the last map of the same function has measured, until it is known what the items of this one weigh."""
 
     def for_next_map(self) -> Pace:
         """Return with what to begin another map of the same function."""
-        return Pace(self.mean, self.longest, min(self.largest, _TRUSTED), self.overhead, last=self)
+        return Pace(self.mean, self.longest, min(self.largest, _TRUSTED), self.overhead, self.weight, last=self)
 
     def weigh(self, items: int, nbytes: int) -> None:
-        """Take in what a chunk of ``items`` weighs that is about to be sent."""
-        self.weight = max(self.weight, nbytes / items)
+        """Take in what a chunk of ``items`` weighs that is about to be sent, or what its results do."""
+        newest = nbytes / items
+        self.weight = max(newest, self.weight * (1 - _SMOOTHING))
         last, self.last = self.last, None
-        if last is not None and self.weight <= max(_AS_HEAVY * last.weight, _LIGHT):
+        if last is not None and newest <= max(_AS_HEAVY * last.weight, _LIGHT):
             self.largest = max(self.largest, last.largest)
 
     def note(self, items: int, seconds: float, longest: float, under_way: float) -> None:
@@ -84,6 +87,8 @@ def chunksize(pace: Pace, workers: int, remaining: int | None) -> int:
     item = max(pace.mean, (pace.longest - target / 2) / _SPREAD, 1e-9)
     growth = _LEAP if item * pace.largest < pace.overhead else _GROWTH
     size = min(int(target / item), growth * pace.largest, _LARGEST)
+    # To send one large thing takes long enough for the message around it not to count, and memory for no more than that.
+    size = min(size, int(_HEAVIEST / max(pace.weight, 1.0)))
     if remaining is not None:
         # Guided self-scheduling (Polychronopoulos and Kuck, 1987): half an even share of what is left. But it would be
         # no gain to have others help where the help takes longer to call than the work.

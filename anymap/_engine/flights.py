@@ -158,7 +158,7 @@ class Flights:
         try:
             task = self.carrier.task(chunk, slot, budget)
             self.meter.packing += time.monotonic() - sent
-            self._pace.weigh(len(chunk), self.carrier.weight(task))
+            self._pace.weigh(len(chunk), self.carrier.weight(task.rows))
             future = self._backend.submit(task)
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)
@@ -199,6 +199,7 @@ class Flights:
                 )
             )
             return
+        assert self.carrier is not None  # noqa: S101
         if answer.told:
             self.hearing.receive_letters(answer.told)
         if answer.broken is not None:
@@ -209,6 +210,8 @@ class Flights:
                 return
             self.meter.note(answer, chunk.start)
             self._pace.note(answer.done, answer.seconds, answer.longest, under_way)
+            if answer.done:
+                self._pace.weigh(answer.done, self.carrier.weight(answer.values))
             raised = {position: exc for position, exc, _ in answer.failures}
             verdict = partial(self._retry_raised, raised)
             again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
