@@ -160,8 +160,8 @@ def local(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.mark.full
 def test_no_line_is_lost_torn_or_doubled_by_rotations_and_kills(local: Backend, tmp_path: Path) -> None:
-    rotation = {"max_bytes": 200_000, "when": "S", "backups": None, "compress": True}
-    prove(local, rotation, tmp_path, items=4, lines=2_000, kills=2)
+    rotation = {"max_bytes": 100_000, "when": "S", "backups": None, "compress": True}
+    prove(local, rotation, tmp_path, items=4, lines=1_000, kills=2)
 
 
 @pytest.mark.long
