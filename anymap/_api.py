@@ -195,7 +195,8 @@ def pmap(
     Args:
         func: Takes one item, or one of each iterable.
         *iterables: What to map over. Read in the caller's thread, and only as fast as there is room; may be endless if
-            ``lazy``.
+            ``lazy``. A single list, tuple or range is taken as it is when the map begins, unless ``lazy`` or ``window``
+            are given.
         backend: Where to run: a name that :func:`available_backends` lists, such as ``"threads"``, or an instance with
             options, such as ``Processes(start_method="fork")``; or an engine that you have already: a
             ``concurrent.futures.Executor``, a ``distributed.Client``, a pool of ``multiprocessing`` or pathos. That

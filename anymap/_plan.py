@@ -106,7 +106,7 @@ def _total(asked: Any, iterables: tuple[Any, ...]) -> int | None:
         return checks.whole("total", asked)
     try:
         return min(len(iterable) for iterable in iterables)
-    except TypeError:
+    except (TypeError, OverflowError):  # a range may have more numbers than any list has room for
         return None
 
 

@@ -165,7 +165,7 @@ class OneThreadOnly(Good):
 
 class Quick(BackendSuite):
     patience = 2.0
-    many = 50_000
+    many = 500_000
 
 
 class TestGood(Quick):

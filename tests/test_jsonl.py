@@ -78,6 +78,8 @@ import os, signal
 from anymap import pmap
 def crash(x):
     if x == 30:
+        while sum('"item_done"' in line for line in open({str(path)!r})) < 20:
+            pass
         os.kill(os.getppid(), signal.SIGKILL)
     return x
 pmap(crash, range(100), backend="processes", workers=1, chunksize=5, progress="jsonl:{path}")

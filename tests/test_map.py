@@ -158,6 +158,18 @@ def test_a_million_small_items(name: str, source: Callable[[int], Iterable[int]]
     assert results[:3] == [0, 1, 2]
 
 
+def test_a_list_is_taken_as_it_is_when_the_map_begins(backend: Backend) -> None:
+    if not backend.traits.shares_memory:
+        pytest.skip("its functions cannot change the caller's list")
+    items = list(range(50))
+    assert pmap(lambda x: items.clear() or x, items, backend=backend, workers=2) == list(range(50))
+
+
+def test_a_range_may_be_longer_than_any_list() -> None:
+    with pmap(abs, range(-(10**20), 10**20), backend="serial", lazy=True) as results:
+        assert next(results) == 10**20
+
+
 def test_text_and_bytes_of_all_sizes_come_back_as_they_were(backend: Backend) -> None:
     items = ["", "\ud800", "\0", "é" * 100_000, b"", b"\xff" * 100_000, bytearray(b"x" * 70_000)]
     assert pmap(double, items, backend=backend, workers=2) == [item + item for item in items]

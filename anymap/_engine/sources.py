@@ -49,7 +49,8 @@ def source_of(iterables: Sequence[Iterable[Any]], plan: Plan) -> Source:
     """Return where the rows of a map over these come from."""
     if len(iterables) > 1:
         return Rows(zip(*iterables, strict=False), prompt=plan.prompt)
-    if type(rows := iterables[0]) in {list, range, tuple} and not plan.lazy and plan.window is None:
+    rows = iterables[0]
+    if type(rows) in {list, range, tuple} and not plan.lazy and plan.window is None and plan.total is not None:
         return AtOnce(rows)  # type: ignore[arg-type]
     return Rows(iter(rows), prompt=plan.prompt)
 
