@@ -267,12 +267,12 @@ def joblib_multiprocessing() -> Backend:
 KINDS = {
     "serial": Kind(Serial, (30, 800), kills=False, alone_here=True),
     "threads": Kind(Threads, (30, 800), kills=False),
-    "processes": Kind(Processes, (40, 1000), certain=True),
+    "processes": Kind(Processes, (30, 1000), certain=True),
     "forks": Kind(partial(Processes, start_method="fork"), (0, 400), keeps_workers=False, certain=True),
     "pathos": Kind(Pathos, (40, 600), keeps_workers=False),
-    "joblib": Kind(Joblib, (25, 400), alone_here=True),
+    "joblib": Kind(Joblib, (16, 400), alone_here=True),
     "multiprocessing": Kind(joblib_multiprocessing, (0, 300), keeps_workers=False, alone_here=True),
-    "dask": Kind(Dask, (20, 400), workers=(2,), starts=False),
+    "dask": Kind(Dask, (13, 400), workers=(2,), starts=False),
     "cluster": Kind(Dask, (0, 200), workers=(2,), exact=False, starts=False, settling=2.0),
 }
 
