@@ -59,9 +59,11 @@ def _files(name: str) -> Iterator[tuple[str, str]]:
 def _find(name: str) -> ModuleSpec:
     if not name.isidentifier():
         raise ConfigError(f"ship_modules takes names of top-level modules and packages, not {name!r}")
+    if name == "__main__":
+        raise ConfigError("ship_modules: '__main__' is the worker's own there; what it defines travels by itself")
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # __main__, for one
+    except ValueError:  # a module that somebody has made, without a spec
         spec = None
     if spec is None:
         raise ConfigError(f"ship_modules: there is no module {name!r} here")

@@ -636,6 +636,21 @@ def test_what_cannot_be_shipped_is_refused(names: Any) -> None:
         anymap.pmap(abs, [-1], backend=Dask(ship_modules=names), workers=1)
 
 
+def test_the_program_is_not_shipped_though_it_was_started_as_a_module(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import anymap\n"
+        "from anymap.backends import Dask\n"
+        "try:\n"
+        "    anymap.pmap(abs, [-1], backend=Dask(ship_modules=['__main__']), workers=1)\n"
+        "except anymap.ConfigError as exc:\n"
+        "    print(exc)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "'__main__' is the worker's own" in done.stdout, done
+
+
 # --- how far a chunk is -------------------------------------------------------------------------------------------
 
 

@@ -45,9 +45,10 @@ class Dask(Backend):
     "__main__"`` in the caller's script, are kept for later maps, and end by :func:`anymap.shutdown`, at exit, or after
     a minute without a map. As with a ``LocalCluster``, other users of this host can reach its ports.
 
-    ``security`` goes with an address: a ``distributed.Security``, or its arguments by name, such as ``tls_ca_file``. ``timeout`` is how many seconds it may take to connect. A client that was given
-    or found is left as it was. ``ship_modules`` names modules and packages of the caller's that the workers have not:
-    their files are sent along, once to each worker, and go before what the workers have by these names.
+    ``security`` goes with an address: a ``distributed.Security``, or its arguments by name, such as ``tls_ca_file``.
+    ``timeout`` is how many seconds it may take to connect. A client that was given or found is left as it was.
+    ``ship_modules`` names modules and packages of the caller's that the workers have not: their files are sent along,
+    once to each worker, and go before what the workers have by these names.
 
     On a cluster of our own a death costs the item that ran, and the worker of an item that is out of time is ended.
     Elsewhere, when a worker dies, any of the tasks that dask had sent it may have been the one that ran, so their items
