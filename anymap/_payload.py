@@ -37,6 +37,7 @@ from anymap import _forks, _spool
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
+    from collections import ChainMap
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
@@ -287,12 +288,31 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_value: type | None = None,
         buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
     ) -> None:
+        self.dispatch_table = _flat(cloudpickle.Pickler.dispatch_table)
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.table = classes
         self.left_out: dict[Reference, None] = {}
         self._by_value = by_value
+        # To find out takes microseconds, and the items of a parcel are mostly of the same kind. By their ids: a metaclass
+        # may say what it likes about equality.
+        self._ordinary: dict[int, type] = {}
+        """Types whose instances go as ``pickle`` has them go."""
+        self._named: dict[int, Any] = {}
+        """Classes and functions that go by their names."""
 
     def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if id(kind) in self._ordinary or id(obj) in self._named:
+            return NotImplemented
+        reduced = self._reduce(obj)
+        if reduced is NotImplemented:
+            if isinstance(obj, (type, FunctionType, functools._lru_cache_wrapper)):
+                self._named[id(obj)] = obj
+            else:
+                self._ordinary[id(kind)] = kind
+        return reduced
+
+    def _reduce(self, obj: Any) -> Any:
         if isinstance(obj, Reference):
             return obj.reduce_for(self)
         if isinstance(obj, functools._lru_cache_wrapper) and not _is_found_by_name(obj):
@@ -316,6 +336,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             arguments = (*arguments[:3], {**arguments[3], "__slots__": slots}, *arguments[4:])
         number = self.table.reduce(cls)[1][1]  # type: ignore[index]
         return make, (*arguments[:-2], self.table.tracker_id(number), arguments[-1]), *rest
+
+
+def _flat(table: ChainMap[Any, Any]) -> dict[Any, Any]:
+    """Return the same as a plain dictionary, which pickle looks at without a call."""
+    flat: dict[Any, Any] = {}
+    for each in reversed(table.maps):
+        flat.update(each)
+    return flat
 
 
 def _is_found_by_name(cached: Any) -> bool:

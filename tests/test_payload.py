@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import os
 import pickle
 import threading
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import NotPicklable, _spool
+from anymap import NotPicklable, _payload, _spool
 from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, sender_table, spill, unpack
 
 if TYPE_CHECKING:
@@ -37,6 +39,26 @@ def test_plain_values_are_one_pickle_and_others_one_each() -> None:
     assert pack([1, 2.0, "three", None], sender_table())[0].ends is None
     assert pack([(1, "a"), (2, "b")], sender_table())[0].ends is None
     assert len(pack([[1], [2]], sender_table())[0].ends or ()) == 2
+
+
+def test_how_a_kind_of_value_travels_is_found_out_once_for_a_parcel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    reduce = _payload._Pickler._reduce
+    monkeypatch.setattr(_payload._Pickler, "_reduce", lambda self, obj: asked.append(obj) or reduce(self, obj))
+    parcels = [pack([np.zeros(1) for _ in range(count)], sender_table())[0] for count in (1, 100)]
+    kinds, of_a_hundred = len(asked) // 2, len(asked) - len(asked) // 2
+    assert [len(parcel.ends or ()) for parcel in parcels] == [1, 100]
+    assert 0 < kinds == of_a_hundred
+
+
+def test_of_one_kind_some_go_by_name_and_some_by_value() -> None:
+    by_value = functools.lru_cache(lambda x: 3 * x)
+    by_name = functools.lru_cache(abs)
+    parcel, refused = pack([fnmatch._compile_pattern, by_value, by_name, fnmatch._compile_pattern], sender_table())
+    assert not refused
+    first, own, of_builtin, last = as_list(unpack(parcel))
+    assert first is last is fnmatch._compile_pattern
+    assert (own(2), of_builtin(-2)) == (6, 2)
 
 
 class Stubborn:
