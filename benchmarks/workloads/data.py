@@ -31,6 +31,13 @@ def _warm_up(params: Params) -> list[tuple[Any, Any]]:
     return [everybody(params.workers), (work.total, [work.filled(params.nbytes // 8, 0) for _ in range(8)])]
 
 
+def _with_numpy(params: Params) -> list[tuple[Any, Any]]:
+    """Have all workers import numpy, too, which takes longer than many a map: forks have it from their parent."""
+    import numpy as np
+
+    return [everybody(params.workers), (work.size, [np.zeros(1) for _ in range(8)])]
+
+
 def _contenders(*, into: bool) -> list[Contender]:
     return [
         Contender("anymap", peers.anymap(backend="processes"), "anymap"),
@@ -155,14 +162,14 @@ ARRAYS_OUT = Workload(
 def _with_table(params: Params) -> Job:
     import numpy as np
 
-    return _closing_over(np.arange(params.nbytes // 8), params)
+    return _closing_over(np.arange(params.nbytes // 8), params, _with_numpy(params))
 
 
 def _with_bytes(params: Params) -> Job:
-    return _closing_over(bytes(params.nbytes), params)
+    return _closing_over(bytes(params.nbytes), params, [everybody(params.workers)])
 
 
-def _closing_over(table: Sequence[int], params: Params) -> Job:
+def _closing_over(table: Sequence[int], params: Params, warm_up: list[tuple[Any, Any]]) -> Job:
     turns = int(params.ms / 1000 * params.turns_per_second)
     length = len(table)
 
@@ -171,7 +178,7 @@ def _closing_over(table: Sequence[int], params: Params) -> Job:
 
     plain = partial(_look_up_within, table, turns, length)
     # Workers may be warm, but must not know the function.
-    return Job(closure, range(params.items), params.workers, plain, warm_up=[everybody(params.workers)])
+    return Job(closure, range(params.items), params.workers, plain, warm_up=warm_up)
 
 
 def _look_up_within(table: Any, turns: int, length: int, x: int) -> int:
@@ -252,9 +259,8 @@ def _payloads(params: Params) -> Job:
 
     array = np.zeros(params.nbytes, np.uint8)
     # A view is an object of its own: nobody may send the same array once for all.
-    return Job(
-        work.size, [array[:] for _ in range(_count(params))], params.workers, warm_up=[everybody(params.workers)]
-    )
+    arrays = [array[:] for _ in range(_count(params))]
+    return Job(work.size, arrays, params.workers, warm_up=_with_numpy(params))
 
 
 def _count(params: Params) -> int:
