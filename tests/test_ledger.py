@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anymap._engine.ledger import Chunk, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NEVER = 1e9
 
@@ -116,6 +120,41 @@ def test_a_suspect_of_whom_nobody_knows_is_blamed_when_it_has_died_alone_twice()
     again = take(ledger, 1)
     assert again.rows == [0]
     assert ledger.lose(again, None, certain=False) == 0
+
+
+def deaths_until_the_blame(ledger: Ledger, deadly: Callable[[int, int | None], bool]) -> tuple[list[int], int]:
+    """Fly suspects one by one; ``deadly`` tells by the row and the one before it whether a worker dies.
+
+    Return who is blamed, and how many have died.
+    """
+    blamed, deaths, before = [], 0, None
+    while ledger.waiting:
+        suspect = take(ledger, 1)
+        (row,) = suspect.rows
+        if not deadly(row, before):
+            ledger.land(suspect, 1, [], no_retry, 0.0)
+        else:
+            deaths += 1
+            if ledger.lose(suspect, None, certain=False) is not None:
+                ledger.fail(suspect, 0, no_retry, 0.0)
+                blamed.append(row)
+        before = row
+    return blamed, deaths
+
+
+def test_a_suspect_is_not_blamed_for_what_struck_the_one_before_it() -> None:
+    ledger = staged(3)
+    assert ledger.lose(take(ledger, 3), None, certain=False) is None
+    # Each time that row 0 has killed its worker, the engine starts it again, by itself, just where row 1 runs.
+    assert deaths_until_the_blame(ledger, lambda row, before: row == 0 or (row, before) == (1, 0)) == ([0], 4)
+
+
+def test_two_that_both_kill_are_both_blamed() -> None:
+    ledger = staged(3)
+    assert ledger.lose(take(ledger, 3), None, certain=False) is None
+    blamed, deaths = deaths_until_the_blame(ledger, lambda row, _: row != 2)
+    assert sorted(blamed) == [0, 1]
+    assert deaths <= 8
 
 
 def test_where_nobody_knows_who_ran_all_are_suspects() -> None:

@@ -20,7 +20,8 @@ _FREE_LOSSES = 3
 
 _PROOF = 2
 """So often must a row be lost alone, where nobody knows what its worker was at, before it is blamed. Once may be chance:
-the engine may have started what killed another worker again, by itself, where this row ran."""
+the engine may have started what killed another worker again, by itself, where this row ran. If another was lost alone
+just before, that is likely, and the loss counts half."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +34,7 @@ class Chunk:
     """How often these rows were lost with nothing to blame."""
     alone: bool = False
     """Nothing else may fly with it: if a worker dies now, it was this one."""
-    alone_losses: int = 0
+    evidence: float = 0.0
     """How often it was lost then, with nobody knowing what its worker was at."""
     not_before: float = 0.0
     """A retry's time to wait until."""
@@ -80,6 +81,8 @@ class Ledger:
     _again: deque[Chunk] = field(default_factory=deque)
     _suspects: deque[Chunk] = field(default_factory=deque)
     _flying: set[Chunk] = field(default_factory=set)
+    _lost_alone: range | None = None
+    """The suspect that was lost just before."""
 
     @property
     def flying(self) -> int:
@@ -158,6 +161,7 @@ class Ledger:
         Returns the positions that will be tried again; the rows that were not begun are queued anew.
         """
         self._flying.discard(chunk)
+        self._lost_alone = None
         again = [position for position in failed if self._try_again(chunk, position, verdict, now)]
         self.counts.done += done - len(again)
         self._requeue(chunk.part(done, len(chunk)))
@@ -204,9 +208,11 @@ class Ledger:
         return self._lose_blameless(chunk, unknown=position is None)
 
     def _lose_suspect(self, chunk: Chunk) -> int | None:
-        if chunk.alone_losses + 1 >= _PROOF:
+        evidence = chunk.evidence + (1.0 if self._lost_alone in {None, chunk.indexes} else 0.5)
+        self._lost_alone = chunk.indexes
+        if evidence >= _PROOF:
             return 0
-        self._suspects.append(chunk.part(0, 1, alone=True, alone_losses=chunk.alone_losses + 1))
+        self._suspects.append(chunk.part(0, 1, alone=True, evidence=evidence))
         return None
 
     def _lose_blameless(self, chunk: Chunk, *, unknown: bool) -> int | None:
