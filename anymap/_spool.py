@@ -221,16 +221,19 @@ def _disk() -> Iterator[str]:
 
 def _sweep(base: str) -> None:
     """Remove what dead processes of this user left behind."""
-    with suppress(OSError):
-        for entry in os.scandir(base):
+    with suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
             if entry.name.startswith(f"anymap-{_user()}-") and _is_deserted(entry.path):
                 _remove_tree(entry.path)
 
 
 def _is_deserted(folder: str) -> bool:
-    if fcntl is None or time.time() - os.stat(folder).st_mtime < _SETTLING:
+    try:
+        if fcntl is None or time.time() - os.stat(folder).st_mtime < _SETTLING:
+            return False
+        held = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # its owner, or somebody else who sweeps, was quicker
         return False
-    held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -47,6 +47,27 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
         assert left.is_dir()
         _spool.make_folder()
         assert not left.exists()
+
+
+def test_a_sweep_goes_on_though_another_one_is_quicker_at_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        aged_folder = tmp_path / f"anymap-{_spool._user()}-{number}"
+        aged_folder.mkdir()
+        aged(aged_folder)
+    look, swept_by_another = os.stat, []
+
+    def look_too_late(path: str, **how: Any) -> os.stat_result:
+        if not swept_by_another:
+            swept_by_another.append(path)
+            os.rmdir(path)
+        return look(path, **how)
+
+    monkeypatch.setattr(_spool.os, "stat", look_too_late)
+    _spool._sweep(str(tmp_path))
+    assert swept_by_another
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_a_living_process_has_is_left_alone(tmp_path: Path) -> None:
