@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import glob
 import os
 import subprocess
@@ -46,6 +45,8 @@ LOKY = ("joblib.externals.loky", "loky")
 DASK_OFFLOAD = "Dask-Offload"
 """The threads of an executor that distributed makes when it first needs one, and keeps to the program's end."""
 MAY_STAY = (RESOURCE_TRACKER, WARM_WORKER, LOKY_WORKER)
+COLLECTING_MAY_CRASH = sys.version_info < (3, 12, 7)
+"""The garbage collector of these may crash on a connection that broke while something was read (CPython gh-77894)."""
 
 
 @pytest.fixture(
@@ -110,18 +111,6 @@ def nothing_left_at_the_end() -> Iterator[set[int]]:
     anymap.shutdown()
     assert not left(lambda: [child for child in children() if not runs(RESOURCE_TRACKER, child)])
     assert not left(lambda: own_files("*"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def garbage_of_broken_connections() -> Iterator[None]:
-    """Leave alone, for good, what a module's tests have left to the garbage collector, where that may crash on it.
-
-    It does on a reference loop with a memoryview that is still read from (CPython gh-77894), such as connections are that
-    broke: tests break them by the dozen, and one in ten runs of all tests ended with a crash in a module after that.
-    """
-    yield
-    if sys.version_info < (3, 12, 7):
-        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

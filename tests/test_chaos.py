@@ -65,8 +65,6 @@ TO_END = 15.0
 """Seconds in which everything has ended that was told to."""
 DEADLINE = 2.0
 """The ``timeout`` of maps with an item that never returns."""
-SCHEDULER_MAY_CRASH = sys.version_info < (3, 12, 7)
-"""The garbage collector of these crashes on a connection that broke while something was read (CPython gh-77894)."""
 
 
 # --- what runs in the workers -------------------------------------------------------------------------------------------
@@ -581,7 +579,7 @@ def take(mapped: Any, scenario: Scenario, outcome: Outcome, killer: Killer) -> N
 def judge(scenario: Scenario, outcome: Outcome, blame: Blame) -> None:
     """Hold what came of a map to what the builtin one gives, and to the kills that struck."""
     results, error = outcome.results, outcome.error
-    if isinstance(error, BackendConnectionError) and SCHEDULER_MAY_CRASH and blame.struck_a_cluster():
+    if isinstance(error, BackendConnectionError) and conftest.COLLECTING_MAY_CRASH and blame.struck_a_cluster():
         # What has been handed out is right all the same, and the next map has another cluster.
         error = None
         scenario = replace(scenario, take=len(results))
@@ -885,7 +883,7 @@ def test_the_same_for_thousands_of_maps(
 ) -> None:
     kind = KINDS[name]
     if name == "cluster":
-        if SCHEDULER_MAY_CRASH:
+        if conftest.COLLECTING_MAY_CRASH:
             pytest.skip("there is nobody to start the scheduler anew")
         kind = kind._replace(make=partial(Dask, scheduler_file=request.getfixturevalue("dask_cluster")))
     seed = SEED or random.SystemRandom().randrange(1, 10**6)

@@ -35,7 +35,7 @@ class Chunk:
     alone: bool = False
     """Nothing else may fly with it: if a worker dies now, it was this one."""
     evidence: float = 0.0
-    """How often it was lost then, with nobody knowing what its worker was at."""
+    """How often it was lost then, with nobody knowing what its worker was at; what may be chance counts half."""
     not_before: float = 0.0
     """A retry's time to wait until."""
     expired: int | None = None
