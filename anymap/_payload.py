@@ -50,10 +50,13 @@ _SPILL = 64 * 1024
 """A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
 _LARGE_TOGETHER = 1024 * 1024
 """Plain values of more bytes go one by one, too: who has no memory for all of them may have it for some."""
+_FEW = 16
 _COPIES, _BESIDES = 3, 1024 * 1024
 """To send a parcel through a pipe takes memory for so many copies of it, and so many bytes besides."""
 _DEEPEST_FAULT = 20
 """What cannot be pickled because it is nested too deeply has its fault nowhere."""
+_PIECE = 32 * 1024
+"""Pieces of fewer bytes are quicker put together than written one by one."""
 _ALIGNMENT = 64
 """Arrays that start on a cache line keep the speed of freshly allocated ones."""
 
@@ -62,6 +65,7 @@ class Parcel(NamedTuple):
     """Packed values. ``ends`` and ``counts`` say where each item ends in ``data`` and how many buffers it has."""
 
     data: Any
+    """Bytes, or a list of the pieces to put together: of what is large that would be a copy for nothing, see :meth:`whole`."""
     ends: tuple[int, ...] | None = None
     """``None``: ``data`` is one pickle of the whole list."""
     buffers: Sequence[Any] = ()
@@ -70,7 +74,14 @@ class Parcel(NamedTuple):
     """The references whose values the engine is to carry, not the parcel."""
 
     def nbytes(self) -> int:
-        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return sum(map(len, self.pieces())) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+    def pieces(self) -> list[Any]:
+        return self.data if isinstance(self.data, list) else [self.data]
+
+    def whole(self) -> Parcel:
+        """Return the same with ``data`` in one."""
+        return self._replace(data=b"".join(self.data)) if isinstance(self.data, list) else self
 
 
 _NONE = pickle.dumps(None, 5)
@@ -283,7 +294,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def __init__(
         self,
-        file: io.BytesIO,
+        file: io.BytesIO | _Pieces,
         classes: ClassTable,
         by_value: type | None = None,
         buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
@@ -406,7 +417,11 @@ def _is_of(spec: ModuleSpec, module: Any) -> bool:
 def pack(values: Sequence[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``."""
     try:
-        if _all_plain(values) and len(data := pickle.dumps(values, 5)) <= _LARGE_TOGETHER:
+        if (
+            _all_plain(values)
+            and not _plainly_large(values)
+            and len(data := pickle.dumps(values, 5)) <= _LARGE_TOGETHER
+        ):
             return Parcel(data), {}
         return _pack_each(values, classes)
     except MemoryError:
@@ -415,14 +430,14 @@ def pack(values: Sequence[Any], classes: ClassTable) -> tuple[Parcel, dict[int, 
 
 def _pack_each(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
     """Pack values one by one. Raises ``MemoryError`` where there is not enough of it."""
-    file = io.BytesIO()
+    file = _Pieces()
+    pieces, marks = file.pieces, [0]
     buffers: list[pickle.PickleBuffer] = []
     pickler = _Pickler(file, classes, buffer_callback=lambda buffer: _keep_inside(buffer, buffers))
-    ends: list[int] = []
     counts: list[int] = []
     refused: dict[int, Exception] = {}
     for position, value in enumerate(values):
-        start, known = file.tell(), len(buffers)
+        known = len(buffers)
         try:
             pickler.dump(value)
         except MemoryError:
@@ -430,15 +445,30 @@ def _pack_each(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict
         except Exception as exc:  # noqa: BLE001 - __reduce__ is the user's code and may raise anything
             refused[position] = NotPicklable(f"{describe_fault(value)}: {exc}")
             refused[position].__cause__ = exc
-            file.seek(start)
-            file.truncate()
-            file.write(_NONE)
+            pieces[marks[-1] :] = [_NONE]
             del buffers[known:]
         pickler.clear_memo()
-        ends.append(file.tell())
+        if len(pieces) > marks[-1] + 1:  # something large: if it is not bytes, its owner may change it
+            pieces[marks[-1] :] = map(bytes, pieces[marks[-1] :])
+        marks.append(len(pieces))
         counts.append(len(buffers) - known)
     left_out = tuple({**classes.left_out, **pickler.left_out})
-    return Parcel(file.getvalue(), tuple(ends), buffers, tuple(counts) if buffers else (), left_out), refused
+    sizes = list(accumulate(map(len, pieces), initial=0))
+    ends = tuple(sizes[mark] for mark in marks[1:])
+    return Parcel(_put_together(pieces, sizes[-1]), ends, buffers, tuple(counts) if buffers else (), left_out), refused
+
+
+class _Pieces:
+    """A file for a pickler that keeps what is written as it is: large ``bytes`` are not copied."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+        self.write = self.pieces.append
+
+
+def _put_together(pieces: list[bytes], size: int) -> bytes | list[bytes]:
+    """Return the pieces in one, unless that takes longer than to write them one by one."""
+    return pieces if size >= _PIECE * len(pieces) else b"".join(pieces)
 
 
 def _pack_sparingly(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
@@ -463,6 +493,7 @@ def _no_memory(value: object, exc: MemoryError) -> MemoryError:
 
 
 def _joined(parcels: list[Parcel]) -> Parcel:
+    parcels = [parcel.whole() for parcel in parcels]
     ends = tuple(accumulate(len(parcel.data) for parcel in parcels))
     buffers = [buffer for parcel in parcels for buffer in parcel.buffers]
     counts = tuple(len(parcel.buffers) for parcel in parcels) if buffers else ()
@@ -477,6 +508,11 @@ def _all_plain(values: Sequence[Any]) -> bool:
     if types <= _PLAIN:
         return True
     return types == {tuple} and set(map(type, chain.from_iterable(values))) <= _PLAIN
+
+
+def _plainly_large(values: Sequence[Any]) -> bool:
+    """Tell whether a few large values are too much to go together; of many it is found out by pickling them."""
+    return len(values) <= _FEW and sum(map(sys.getsizeof, values)) > _LARGE_TOGETHER
 
 
 def _keep_inside(buffer: pickle.PickleBuffer, outside: list[pickle.PickleBuffer]) -> bool:
@@ -521,6 +557,7 @@ def unpack(parcel: Parcel | SpilledParcel, *, keep: bool = False) -> list[Any] |
     """Open a parcel. A spilled one's file is removed, as its only reader has it mapped, unless it is to be kept."""
     if isinstance(parcel, SpilledParcel):
         parcel = _map_file(parcel, keep=keep)
+    parcel = parcel.whole()
     if parcel.ends is None:
         values: list[Any] = pickle.loads(parcel.data)
         return values
@@ -538,17 +575,19 @@ def spill(parcel: Parcel, folder: str | None, least: int = _SPILL) -> Parcel | S
         # Where there is no room left: the pipe is slower, and always has room.
         with suppress(OSError):
             return _write_file(parcel, folder)
+    parcel = parcel.whole()
     return parcel._replace(buffers=[bytearray(_raw(buffer)) for buffer in parcel.buffers]) if parcel.buffers else parcel
 
 
 def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
     path, places = _spool.write_file(folder, lambda file: _write_parcel(file, parcel))
-    return SpilledParcel(path, len(parcel.data), tuple(places), parcel.ends, parcel.counts)
+    return SpilledParcel(path, sum(map(len, parcel.pieces())), tuple(places), parcel.ends, parcel.counts)
 
 
 def _write_parcel(file: io.FileIO, parcel: Parcel) -> list[tuple[int, int]]:
     places: list[tuple[int, int]] = []
-    _spool.write_all(file, memoryview(parcel.data))
+    for piece in parcel.pieces():
+        _spool.write_all(file, memoryview(piece))
     for buffer in parcel.buffers:
         raw = _raw(buffer)
         file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)

@@ -158,7 +158,8 @@ class Shared(Reference, Generic[T]):
         """Return what an engine has to carry. The same until that is :meth:`carried`."""
         with self.lock:
             if self._fresh is None:
-                self._fresh = self._pack("engine")
+                packed = self._pack("engine")
+                self._fresh = packed._replace(parcel=packed.parcel.whole())
             return self._fresh
 
     def carried(self, by: object, how: object) -> None:

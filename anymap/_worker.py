@@ -35,6 +35,7 @@ _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answe
 
 _GLANCE = 0.0002
 """Seconds of items between two looks at what else there is: whether the map has ended, or the chunk's time."""
+_NO_MORE = -1.0
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
 
@@ -353,7 +354,7 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked |
         parcel, refused = _payload.pack([value], context.classes)
         if refused:
             raise refused[0]
-        data: bytes = pickle.dumps(_payload.unpack(parcel)[0]) if parcel.buffers else parcel.data
+        data: bytes = pickle.dumps(_payload.unpack(parcel)[0]) if parcel.buffers else parcel.whole().data
         return data
 
     parcel, refused = _pack_results(ran.values, context.classes)
@@ -421,32 +422,70 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     failures: list[tuple[int, Any, float]] = []
     _sit_down(board, offset, values if spec.shares_memory else None)
     call_some = _caller(task, func, rows, board, offset)
-    # With a timeout each item's own beginning counts.
-    glance = _GLANCE if spec.timeout is None else 0.0
-    longest, slowest = 0.0, 0
     cpu = time.thread_time()
-    began = now = clock()
-    end = began + task.budget if task.budget is not None else float("inf")
-    while (first := len(values)) < task.most and now <= end and not board[0]:
-        _board.write_item(board, offset, first, now)
+    watch = _Watch(task, board, offset, values)
+    until = watch.look()
+    while until >= 0 and len(values) < task.most:
         try:
-            call_some(values, now + glance)
+            call_some(values, watch.look, until)
+            until = _NO_MORE
         except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
             _let_interrupts_pass(exc, spec)
-            failures.append((len(values), exc, clock() - now))
+            failures.append((len(values), exc, clock() - watch.since))
             values.append(None)
+            until = watch.look()
             # What there is no memory for here may find some elsewhere.
             if spec.stop_on_error or isinstance(exc, MemoryError):
                 break
-        before, now = now, clock()
-        # Of several items only the last can have taken long: none was begun later than a glance after the first.
-        seconds = now - before if now - before > 2 * glance else (now - before) / (len(values) - first)
-        if seconds > longest:
-            longest, slowest = seconds, len(values) - 1
+    ended = watch.measure()
     # From here on no item is running, though the answer is still to be packed and sent.
-    _board.write_item(board, offset, task.count, now)
+    _board.write_item(board, offset, task.count, ended)
     _sit_down(board, offset, None)
-    return _Ran(len(values), values, failures, clock() - began, longest, slowest, time.thread_time() - cpu)
+    seconds, cpu = ended - watch.began, time.thread_time() - cpu
+    return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu)
+
+
+class _Watch:
+    """Looks up from a chunk's rows now and then: at the time, at the order to stop, and to say on the board where it is."""
+
+    __slots__ = ("_board", "_end", "_glance", "_known", "_offset", "_values", "began", "longest", "since", "slowest")
+
+    def __init__(self, task: Task, board: _board.Buffer, offset: int, values: list[Any]) -> None:
+        self._board = board
+        self._offset = offset
+        self._values = values
+        # With a timeout each item's own beginning counts.
+        self._glance = _GLANCE if task.spec.timeout is None else 0.0
+        self._known = 0
+        """Rows that had ended when it last looked."""
+        self.began = self.since = time.monotonic()
+        """When it last looked."""
+        self._end = float("inf") if task.budget is None else self.began + task.budget
+        self.longest = 0.0
+        """Seconds that the slowest row took."""
+        self.slowest = 0
+
+    def look(self) -> float:
+        """Look up, and return until when not to do so again, or ``_NO_MORE`` if no further row is to begin."""
+        now = self.measure()
+        if now > self._end or self._board[0]:
+            return _NO_MORE
+        _board.write_item(self._board, self._offset, self._known, now)
+        return now + self._glance
+
+    def measure(self) -> float:
+        """Take in how long the rows have taken that have ended since the last time; return what time it is."""
+        now, known = time.monotonic(), self._known
+        self._known = len(self._values)
+        if self._known == known:
+            return now
+        seconds, self.since = now - self.since, now
+        if seconds <= 2 * self._glance:
+            # Of several rows only the last can have taken long: none was begun later than a glance after the first.
+            seconds /= self._known - known
+        if seconds > self.longest:
+            self.longest, self.slowest = seconds, self._known - 1
+        return now
 
 
 def _sit_down(board: _board.Buffer, offset: int, values: list[Any] | None) -> None:
@@ -457,8 +496,8 @@ def _sit_down(board: _board.Buffer, offset: int, values: list[Any] | None) -> No
 
 def _caller(
     task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, offset: int
-) -> Callable[[list[Any], float], None]:
-    """Return what calls ``func`` with row after row until a certain time, and adds what it returns to a list."""
+) -> Callable[[list[Any], Callable[[], float], float], None]:
+    """Return what calls ``func`` with row after row, adds what it returns to a list, and looks up at certain times."""
     spec = task.spec
     if spec.around is not None:
         func = spec.around(func)
@@ -473,11 +512,18 @@ def _caller(
 # All that is done for each item is in the loops of these two: they are what a map of many quick items costs.
 
 
-def _call_some(func: Callable[..., Any], star: bool, rows: Iterator[Any], values: list[Any], until: float) -> None:
+def _call_some(
+    func: Callable[..., Any],
+    star: bool,
+    rows: Iterator[Any],
+    values: list[Any],
+    look: Callable[[], float],
+    until: float,
+) -> None:
     clock, add = time.monotonic, values.append
     for row in rows:
         add(func(*row) if star else func(row))
-        if clock() >= until:
+        if clock() >= until and (until := look()) < 0:
             break
 
 
@@ -488,6 +534,7 @@ def _call_some_on_board(
     most: int,
     place: memoryview,
     values: list[Any],
+    look: Callable[[], float],
     until: float,
 ) -> None:
     clock, add = time.monotonic, values.append
@@ -495,7 +542,7 @@ def _call_some_on_board(
         place[0] = position
         row = rows[position]
         add(func(*row) if star else func(row))
-        if clock() >= until:
+        if clock() >= until and (until := look()) < 0:
             break
 
 

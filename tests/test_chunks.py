@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymap._engine import paces
-from anymap._engine.chunks import Pace, budget, chunksize, target_seconds
+from anymap._engine.chunks import ALL_SOON, EACH_SOON, Aim, Pace, budget, chunksize, target_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OVERHEAD = 0.0002
 
 
-def simulate(durations: list[float], workers: int, *, total_known: bool = True) -> tuple[float, int, list[int]]:
+def simulate(durations: list[float], workers: int, aim: Aim = ALL_SOON) -> tuple[float, int, list[int]]:
     """Run a map on paper; return its end, the number of chunks, and their sizes."""
     pace, free, flying, sizes, position = Pace(), [0.0] * workers, [], [], 0
     heapq.heapify(free)
@@ -28,10 +28,10 @@ def simulate(durations: list[float], workers: int, *, total_known: bool = True) 
         while flying and flying[0][0] <= start:
             _, items, seconds, longest = heapq.heappop(flying)
             pace.note(items, seconds, longest, seconds + OVERHEAD)
-        size = chunksize(pace, workers, len(durations) - position if total_known else None)
+        size = chunksize(pace, aim, workers, len(durations) - position)
         taken, spent = 0, 0.0
         for duration in durations[position : position + size]:
-            if spent > budget(pace):
+            if spent > budget(pace, aim):
                 break
             taken, spent = taken + 1, spent + duration
         chunk = durations[position : position + taken]
@@ -43,7 +43,7 @@ def simulate(durations: list[float], workers: int, *, total_known: bool = True) 
 
 
 def test_it_starts_with_one_item_as_nothing_is_known() -> None:
-    assert chunksize(Pace(), 4, None) == 1
+    assert chunksize(Pace(), EACH_SOON, 4, None) == 1
 
 
 def test_short_items_make_large_chunks_and_long_ones_small() -> None:
@@ -51,24 +51,24 @@ def test_short_items_make_large_chunks_and_long_ones_small() -> None:
     for size in (1, 4, 16, 64, 256, 1024):
         quick.note(size, size * 1e-6, 1e-6, size * 1e-6 + OVERHEAD)
         slow.note(1, 0.5, 0.5, 0.5 + OVERHEAD)
-    assert chunksize(quick, 2, None) > 1000
-    assert chunksize(slow, 2, None) == 1
+    assert chunksize(quick, EACH_SOON, 2, None) > 1000
+    assert chunksize(slow, EACH_SOON, 2, None) == 1
 
 
 def test_a_chunk_runs_longer_where_sending_one_costs_more() -> None:
     pipe, cluster = Pace(), Pace()
     pipe.note(1, 0.001, 0.001, 0.0011)
     cluster.note(1, 0.001, 0.001, 0.004)
-    assert target_seconds(cluster) > 5 * target_seconds(pipe)
+    assert target_seconds(cluster, EACH_SOON) > 5 * target_seconds(pipe, EACH_SOON)
 
 
 def test_one_slow_item_makes_chunks_small_for_a_while() -> None:
     pace = Pace()
     for size in (1, 4, 16, 64):
         pace.note(size, size * 1e-4, 1e-4, size * 1e-4 + OVERHEAD)
-    before = chunksize(pace, 2, None)
+    before = chunksize(pace, EACH_SOON, 2, None)
     pace.note(64, 1.0, 0.9, 1.0 + OVERHEAD)
-    assert chunksize(pace, 2, None) < before / 10
+    assert chunksize(pace, EACH_SOON, 2, None) < before / 10
 
 
 @given(
@@ -82,11 +82,12 @@ def test_a_size_is_at_least_one_and_leaves_work_for_the_others(
 ) -> None:
     pace = Pace()
     pace.note(items, seconds, seconds / items, seconds + OVERHEAD)
-    size = chunksize(pace, workers, remaining)
+    size = chunksize(pace, EACH_SOON, workers, remaining)
     assert size >= 1
     if remaining is not None:
         item = max(seconds / items, 1e-9)
-        assert size <= -(-remaining // (2 * workers)) or size * item <= OVERHEAD * 1.01
+        took = size * item / OVERHEAD / 1.01
+        assert size <= -(-remaining // (2 * workers)) or took <= 1 or (took <= 8 and size <= remaining / workers)
 
 
 def test_a_small_map_of_tiny_items_takes_few_chunks() -> None:
@@ -106,12 +107,31 @@ def sudden(count: int) -> list[float]:
     return [1e-5] * (count // 2) + [0.05] * (count - count // 2)
 
 
+@pytest.mark.parametrize("aim", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
 @pytest.mark.parametrize(("durations", "limit"), [(same, 1.05), (descending, 1.10), (sudden, 1.15)])
-def test_no_worker_waits_long_for_another(durations: Callable[[int], list[float]], limit: float) -> None:
+def test_no_worker_waits_long_for_another(durations: Callable[[int], list[float]], limit: float, aim: Aim) -> None:
     given_durations = durations(2000)
     ideal = sum(given_durations) / 8
-    end, _, _ = simulate(given_durations, 8)
+    end, _, _ = simulate(given_durations, 8, aim)
     assert end <= limit * ideal
+
+
+def test_where_nobody_waits_for_single_results_there_are_fewer_chunks() -> None:
+    soon, soon_chunks, _ = simulate(same(10_000), 8, EACH_SOON)
+    late, late_chunks, _ = simulate(same(10_000), 8, ALL_SOON)
+    assert late_chunks < soon_chunks / 2
+    assert late <= soon
+
+
+@pytest.mark.parametrize(
+    ("remaining", "size"),
+    [(100_000, 25_000), (4_000, 1_600), (3_000, 1_500), (300, 200), (100, 200)],
+    ids=["half an even share", "eight times what it takes to send", "an even share", "what it takes to send", "all"],
+)
+def test_at_the_end_nothing_is_cut_up_that_is_hardly_longer_than_its_sending(remaining: int, size: int) -> None:
+    pace = Pace()
+    pace.note(100_000, 0.1, 1e-6, 0.1 + OVERHEAD)
+    assert chunksize(pace, ALL_SOON, 2, remaining) == pytest.approx(size, rel=0.01)
 
 
 def test_a_million_tiny_items_take_few_chunks() -> None:
@@ -124,10 +144,10 @@ def test_the_next_map_of_a_function_begins_with_what_the_last_one_measured() -> 
     pace = Pace()
     pace.note(4096, 0.001, 0.00001, 0.002)
     began = pace.for_next_map()
-    assert 8 < chunksize(began, 2, None) <= 64
+    assert 8 < chunksize(began, EACH_SOON, 2, None) <= 64
     slow = Pace()
     slow.note(1, 2.0, 2.0, 2.001)
-    assert chunksize(slow.for_next_map(), 2, None) == 1
+    assert chunksize(slow.for_next_map(), EACH_SOON, 2, None) == 1
 
 
 def test_the_next_map_makes_as_large_chunks_as_the_last_once_its_items_weigh_as_little() -> None:
@@ -137,8 +157,8 @@ def test_the_next_map_makes_as_large_chunks_as_the_last_once_its_items_weigh_as_
     alike, heavier = last.for_next_map(), last.for_next_map()
     alike.weigh(8, 32)
     heavier.weigh(8, 8_000_000)
-    assert chunksize(alike, 2, None) >= 1000
-    assert chunksize(heavier, 2, None) <= 64
+    assert chunksize(alike, EACH_SOON, 2, None) >= 1000
+    assert chunksize(heavier, EACH_SOON, 2, None) <= 64
 
 
 def test_large_items_travel_in_small_chunks_however_quick_they_are() -> None:
@@ -146,21 +166,21 @@ def test_large_items_travel_in_small_chunks_however_quick_they_are() -> None:
     for size in (1, 16, 256):
         quick.weigh(size, size * 8_000_000)
         quick.note(size, size * 1e-6, 1e-6, size * 1e-6 + OVERHEAD)
-    assert chunksize(quick, 2, None) == 1
+    assert chunksize(quick, EACH_SOON, 2, None) == 1
     results_only = Pace()
     for size in (1, 16, 256):
         results_only.weigh(size, size * 2)
         results_only.note(size, size * 1e-6, 1e-6, size * 1e-6 + OVERHEAD)
         results_only.weigh(size, size * 1_000_000)
-    assert 2 <= chunksize(results_only, 2, None) <= 16
+    assert 2 <= chunksize(results_only, EACH_SOON, 2, None) <= 16
 
 
 def test_one_item_that_was_held_up_makes_no_small_chunks() -> None:
     pace = Pace()
     pace.note(10_000, 0.005, 1e-6, 0.0052)
-    undisturbed = chunksize(pace, 2, None)
+    undisturbed = chunksize(pace, EACH_SOON, 2, None)
     pace.note(10_000, 0.009, 0.004, 0.0092)
-    assert chunksize(pace, 2, None) > undisturbed / 2
+    assert chunksize(pace, EACH_SOON, 2, None) > undisturbed / 2
 
 
 def test_a_map_that_sent_nothing_leaves_what_is_known() -> None:

@@ -112,6 +112,29 @@ def test_large_plain_values_are_loaded_one_by_one(tmp_path: Path) -> None:
     assert as_list(unpack(spill(parcel, str(tmp_path)))) == ["a" * 1_000_000, b"b" * 1_000_000]
 
 
+def test_large_bytes_are_not_copied_on_their_way_to_a_file(tmp_path: Path) -> None:
+    large = b"x" * 3_000_000
+    parcel, _ = pack([{"large": large}, [large, "small"]], sender_table())
+    assert [piece for piece in parcel.pieces() if len(piece) > 1000] == [large, large]
+    assert all(piece is large for piece in parcel.pieces() if len(piece) > 1000)
+    assert as_list(unpack(spill(parcel, str(tmp_path)))) == [{"large": large}, [large, "small"]]
+    assert as_list(unpack(spill(parcel, None))) == [{"large": large}, [large, "small"]]
+
+
+def test_what_was_packed_does_not_change_with_its_owners_object() -> None:
+    text = bytearray(b"x" * 300_000)
+    parcel, _ = pack([[text]], sender_table())
+    text[:] = b"y"
+    assert unpack(parcel)[0] == [b"x" * 300_000]
+
+
+def test_a_value_that_cannot_be_pickled_leaves_nothing_of_its_large_parts() -> None:
+    large = b"x" * 300_000
+    parcel, refused = pack([[large], [large, threading.Lock()], [large]], sender_table())
+    assert list(refused) == [1]
+    assert as_list(unpack(parcel)) == [[large], None, [large]]
+
+
 def test_large_buffers_stay_out_of_the_pickle_and_are_mapped_writable(tmp_path: Path) -> None:
     arrays = [np.arange(100_000), np.arange(5), np.ones(50_000)]
     parcel, _ = pack(arrays, sender_table())

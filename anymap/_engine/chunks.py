@@ -8,24 +8,41 @@ from dataclasses import dataclass
 _GROWTH, _LEAP = 4, 16
 """A chunk has at most so many times the items of the largest one that has come back; the second holds as long as that
 one took longer to send than to run, and little can be lost."""
-_LARGEST = 16384
 _TRUSTED = 2
 """The largest chunk that has come back, as far as the next map of the same function is concerned before it is known
 what its items weigh: they may be others, and much larger."""
 _AS_HEAVY, _LIGHT = 2, 64
 """Items are like those of the last map if they weigh at most so many times as much; or so many bytes, whatever those did."""
-_OVERHEAD_SHARE = 0.01
-"""A chunk should run so long that sending it costs no more than this share of it."""
 _HEAVIEST = 8 * 1024 * 1024
 """Bytes of a chunk's items."""
-_SHORTEST, _LONGEST = 0.02, 0.2
-"""Bounds in seconds for how long a chunk should run."""
-_PATIENCE = 4
-"""A chunk that runs so many times longer than it should gives back what it has not begun."""
+_SHORTEST = 0.02
+"""Seconds that a chunk should run at least."""
+_WORTH_HELP = 8
+"""An even share of what is left is taken whole if it runs less than so many times longer than it takes to send."""
 _SMOOTHING = 0.3
 """The weight of the newest chunk in the mean."""
 _SPREAD = 8
 """The slowest item counts an eighth: one that is far off the mean makes chunks small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """How long chunks should run."""
+
+    overhead_share: float
+    """So long that sending one costs no more than this share of it."""
+    longest: float
+    """But no longer than so many seconds."""
+    patience: int
+    """A chunk that runs so many times longer than it should gives back what it has not begun."""
+    largest: int
+    """No chunk has more items."""
+
+
+EACH_SOON = Aim(overhead_share=0.01, longest=0.2, patience=4, largest=16384)
+"""Somebody waits for each result."""
+ALL_SOON = Aim(overhead_share=0.0025, longest=0.4, patience=2, largest=65536)
+"""All that counts is when the last one is there."""
 
 
 @dataclass(slots=True)
@@ -68,29 +85,34 @@ class Pace:
         self.largest = max(self.largest, items)
 
 
-def target_seconds(pace: Pace) -> float:
+def target_seconds(pace: Pace, aim: Aim) -> float:
     """Return how long a chunk should run."""
-    return min(max(pace.overhead / _OVERHEAD_SHARE, _SHORTEST), _LONGEST)
+    return min(max(pace.overhead / aim.overhead_share, _SHORTEST), aim.longest)
 
 
-def budget(pace: Pace) -> float:
+def budget(pace: Pace, aim: Aim) -> float:
     """Return after how many seconds a chunk hands back the items it has not begun."""
-    return _PATIENCE * target_seconds(pace)
+    return aim.patience * target_seconds(pace, aim)
 
 
-def chunksize(pace: Pace, workers: int, remaining: int | None) -> int:
+def chunksize(pace: Pace, aim: Aim, workers: int, remaining: int | None) -> int:
     """Return how many items the next chunk should have; ``remaining`` is ``None`` where the end is not known."""
     if pace.mean is None:
         return 1
-    target = target_seconds(pace)
+    target = target_seconds(pace, aim)
     # What is no longer than half a chunk is no reason to keep others waiting for less.
     item = max(pace.mean, (pace.longest - target / 2) / _SPREAD, 1e-9)
     growth = _LEAP if item * pace.largest < pace.overhead else _GROWTH
-    size = min(int(target / item), growth * pace.largest, _LARGEST)
+    size = min(int(target / item), growth * pace.largest, aim.largest)
     # To send one large thing takes long enough for the message around it not to count, and memory for no more than that.
     size = min(size, int(_HEAVIEST / max(pace.weight, 1.0)))
     if remaining is not None:
-        # Guided self-scheduling (Polychronopoulos and Kuck, 1987): half an even share of what is left. But it would be
-        # no gain to have others help where the help takes longer to call than the work.
-        size = min(size, max(math.ceil(remaining / (2 * workers)), int(pace.overhead / item)))
+        size = min(size, _share(remaining / workers, pace.overhead / item))
     return max(size, 1)
+
+
+def _share(even: float, overhead: float) -> int:
+    """Return how much of what is left to take at once: ``even`` items if all took as many, ``overhead`` to send a chunk."""
+    # Guided self-scheduling (Polychronopoulos and Kuck, 1987) with half an even share, so that who is late can be helped.
+    # But to call for help takes time, too: for what takes less it is no gain, and for what takes little more a small one.
+    return max(math.ceil(even / 2), int(min(_WORTH_HELP * overhead, even)), int(overhead))

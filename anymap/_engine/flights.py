@@ -65,6 +65,7 @@ class Flights:
         self.journal: Journal | None = None
         """``None`` where nobody wants to hear of single items and workers."""
         self._pace = paces.recall(plan.backend.name, plan.func)
+        self._aim = chunks.EACH_SOON if plan.lazy else chunks.ALL_SOON
         self._lock = threading.RLock()
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
         self._dead: set[int] = set()
@@ -99,7 +100,7 @@ class Flights:
             return self._plan.chunksize
         total = self.total()
         remaining = None if total is None else max(total - self.ledger.pulled + self.ledger.waiting_rows(), 1)
-        return chunks.chunksize(self._pace, self.workers(), remaining)
+        return chunks.chunksize(self._pace, self._aim, self.workers(), remaining)
 
     def _one_by_one(self) -> bool:
         # Where the caller's thread does the work itself, a lazy map can be as lazy as the builtin one; and an input
@@ -153,7 +154,7 @@ class Flights:
 
     def _launch(self, chunk: Chunk, slot: int) -> None:
         assert self.carrier is not None  # noqa: S101
-        budget = None if self._plan.chunksize is not None else chunks.budget(self._pace)
+        budget = None if self._plan.chunksize is not None else chunks.budget(self._pace, self._aim)
         sent = time.monotonic()
         try:
             task = self.carrier.task(chunk, slot, budget)

@@ -144,6 +144,9 @@ class Run:
         """Turn an arrival into batches of consecutive rows that have an outcome."""
         values, errors = self._outcomes(arrival)
         self._check(errors)
+        if not arrival.again:  # as they are: to copy what is large takes time
+            yield from self._until_error(Batch(arrival.chunk.start, values, errors))
+            return
         begin = 0
         for hole in [*sorted(arrival.again), len(values)]:
             if hole > begin:

@@ -100,16 +100,18 @@ class Rows:
 
     def _pull_watchfully(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> None:
         """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
-        clock, ended = time.monotonic, True
-        self._pulling_since = began = clock()
+        # What is done for each row here is a good part of what a long stream costs.
+        clock, stage, before = time.monotonic, ledger.stager(), ledger.pulled
+        self._pulling_since = now = clock()
+        enough = now + _SLOW
         for row in islice(self._rows, most):
-            ledger.stage((row,))
-            ended = False
-            self.slow = clock() - began > _SLOW
-            if arrivals or self.slow:
+            stage(row)
+            ledger.pulled += 1
+            if (now := clock()) > enough or arrivals:
                 break
         self._pulling_since = None
-        self.ended = ended
+        self.slow = now > enough
+        self.ended = ledger.pulled == before
 
     def speak_if_stuck(self) -> None:
         since = self._pulling_since
