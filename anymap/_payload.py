@@ -51,6 +51,7 @@ _SPILL = 64 * 1024
 _LARGE_TOGETHER = 1024 * 1024
 """Plain values of more bytes go one by one, too: who has no memory for all of them may have it for some."""
 _FEW = 16
+"""So many values are weighed before they are pickled."""
 _COPIES, _BESIDES = 3, 1024 * 1024
 """To send a parcel through a pipe takes memory for so many copies of it, and so many bytes besides."""
 _DEEPEST_FAULT = 20

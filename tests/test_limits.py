@@ -70,6 +70,19 @@ needs_memory_limits = pytest.mark.skipif(sys.platform != "linux", reason="memory
 @needs_memory_limits
 @in_processes_or_dask
 @pytest.mark.parametrize("shape", [bytes, lambda size: [bytes(size)]], ids=["plain", "in a list"])
+def test_to_send_large_bytes_takes_no_memory_for_a_second_copy(
+    name: str, shape: Callable[[int], Any], no_worker_for_others: None
+) -> None:
+    def make(x: int) -> Any:
+        leave(150)
+        return shape(100 * MB)
+
+    assert pmap(make, range(1), backend=name, workers=2) == [shape(100 * MB)]
+
+
+@needs_memory_limits
+@in_processes_or_dask
+@pytest.mark.parametrize("shape", ["x".__mul__, lambda size: ["x" * size]], ids=["plain", "in a list"])
 def test_a_result_that_there_is_no_memory_to_send_is_its_items_error(
     name: str, shape: Callable[[int], Any], no_worker_for_others: None
 ) -> None:
