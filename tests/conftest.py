@@ -46,7 +46,8 @@ DASK_OFFLOAD = "Dask-Offload"
 """The threads of an executor that distributed makes when it first needs one, and keeps to the program's end."""
 MAY_STAY = (RESOURCE_TRACKER, WARM_WORKER, LOKY_WORKER)
 COLLECTING_MAY_CRASH = sys.version_info < (3, 12, 7)
-"""The garbage collector of these may crash on a connection that broke while something was read (CPython gh-77894)."""
+"""The garbage collector of these may crash on a connection of dask's that broke: the error keeps the frame of
+``distributed.comm.tcp``'s ``write`` in a reference loop, and in it a memoryview (CPython gh-77894)."""
 
 
 @pytest.fixture(
