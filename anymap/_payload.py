@@ -50,8 +50,6 @@ _SPILL = 64 * 1024
 """A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
 _LARGE_TOGETHER = 1024 * 1024
 """Plain values of more bytes go one by one, too: who has no memory for all of them may have it for some."""
-_FEW = 16
-"""So many values are weighed before they are pickled."""
 _COPIES, _BESIDES = 3, 1024 * 1024
 """To send a parcel through a pipe takes memory for so many copies of it, and so many bytes besides."""
 _DEEPEST_FAULT = 20
@@ -66,7 +64,7 @@ class Parcel(NamedTuple):
     """Packed values. ``ends`` and ``counts`` say where each item ends in ``data`` and how many buffers it has."""
 
     data: Any
-    """Bytes, or a list of the pieces to put together: of what is large that would be a copy for nothing, see :meth:`whole`."""
+    """Bytes; or a list of pieces, where to put them together would be to copy much, see :meth:`whole`."""
     ends: tuple[int, ...] | None = None
     """``None``: ``data`` is one pickle of the whole list."""
     buffers: Sequence[Any] = ()
@@ -415,18 +413,28 @@ def _is_of(spec: ModuleSpec, module: Any) -> bool:
     return not spec.has_location or spec.origin == file
 
 
-def pack(values: Sequence[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
-    """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``."""
+def pack(values: Sequence[Any], classes: ClassTable, *, to_file: bool = False) -> tuple[Parcel, dict[int, Exception]]:
+    """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``.
+
+    ``to_file``: the parcel need not be whole, as it is about to be spilled.
+    """
     try:
-        if (
-            _all_plain(values)
-            and not _plainly_large(values)
-            and len(data := pickle.dumps(values, 5)) <= _LARGE_TOGETHER
-        ):
-            return Parcel(data), {}
-        return _pack_each(values, classes)
+        parcel, refused = _pack_plain(values) or _pack_each(values, classes)
+        return parcel if to_file else parcel.whole(), refused
     except MemoryError:
-        return _pack_sparingly(values, classes)
+        parcel, refused = _pack_sparingly(values, classes, to_file=to_file)
+        return parcel if to_file else parcel.whole(), refused
+
+
+def _pack_plain(values: Sequence[Any]) -> tuple[Parcel, dict[int, Exception]] | None:
+    """Pack values together; ``None`` where they are to go one by one."""
+    if not _all_plain(values):
+        return None
+    file = _Pieces()
+    pickle.Pickler(file, 5).dump(values)
+    if sum(map(len, file.pieces)) > _LARGE_TOGETHER:
+        return None
+    return Parcel(b"".join(file.pieces)), {}
 
 
 def _pack_each(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
@@ -472,13 +480,16 @@ def _put_together(pieces: list[bytes], size: int) -> bytes | list[bytes]:
     return pieces if size >= _PIECE * len(pieces) else b"".join(pieces)
 
 
-def _pack_sparingly(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+def _pack_sparingly(
+    values: Iterable[Any], classes: ClassTable, *, to_file: bool
+) -> tuple[Parcel, dict[int, Exception]]:
     """Pack values for some of which there may not be enough memory: those are refused, the others are not."""
     parcels: list[Parcel] = []
     refused: dict[int, Exception] = {}
     for position, value in enumerate(values):
         try:
             parcel, reasons = _pack_each([value], classes)
+            parcel = parcel if to_file else parcel.whole()
         except MemoryError as exc:
             parcel, reasons = _NOTHING, {0: _no_memory(value, exc)}
         parcels.append(parcel)
@@ -494,12 +505,12 @@ def _no_memory(value: object, exc: MemoryError) -> MemoryError:
 
 
 def _joined(parcels: list[Parcel]) -> Parcel:
-    parcels = [parcel.whole() for parcel in parcels]
-    ends = tuple(accumulate(len(parcel.data) for parcel in parcels))
+    pieces = [piece for parcel in parcels for piece in parcel.pieces()]
+    ends = tuple(accumulate(sum(map(len, parcel.pieces())) for parcel in parcels))
     buffers = [buffer for parcel in parcels for buffer in parcel.buffers]
     counts = tuple(len(parcel.buffers) for parcel in parcels) if buffers else ()
     left_out = tuple({reference: None for parcel in parcels for reference in parcel.left_out})
-    return Parcel(b"".join(parcel.data for parcel in parcels), ends, buffers, counts, left_out)
+    return Parcel(_put_together(pieces, ends[-1]), ends, buffers, counts, left_out)
 
 
 def _all_plain(values: Sequence[Any]) -> bool:
@@ -509,11 +520,6 @@ def _all_plain(values: Sequence[Any]) -> bool:
     if types <= _PLAIN:
         return True
     return types == {tuple} and set(map(type, chain.from_iterable(values))) <= _PLAIN
-
-
-def _plainly_large(values: Sequence[Any]) -> bool:
-    """Tell whether a few large values are too much to go together; of many it is found out by pickling them."""
-    return len(values) <= _FEW and sum(map(sys.getsizeof, values)) > _LARGE_TOGETHER
 
 
 def _keep_inside(buffer: pickle.PickleBuffer, outside: list[pickle.PickleBuffer]) -> bool:

@@ -158,8 +158,7 @@ class Shared(Reference, Generic[T]):
         """Return what an engine has to carry. The same until that is :meth:`carried`."""
         with self.lock:
             if self._fresh is None:
-                packed = self._pack("engine")
-                self._fresh = packed._replace(parcel=packed.parcel.whole())
+                self._fresh = self._pack("engine")
             return self._fresh
 
     def carried(self, by: object, how: object) -> None:
@@ -186,7 +185,7 @@ class Shared(Reference, Generic[T]):
 
     def _pack(self, route: Route) -> Packed:
         value, table = self.get(), _table(route)
-        parcel, refused = _payload.pack([value], table)
+        parcel, refused = _payload.pack([value], table, to_file=route == "file")
         if refused:
             message = f"the shared {type(value).__qualname__} cannot be sent to other processes: {refused[0]}"
             raise NotPicklable(message) from refused[0].__cause__

@@ -187,7 +187,7 @@ class Task:
         """The place of the first row in the map's input."""
         self.count = count
         self.most = count
-        """So many rows may be run; a worker that is to be replaced soon sets it."""
+        """So many rows may be run; a worker process that is to be replaced soon sets it."""
         self.slot = slot
         self.budget = budget
         self.classes = classes
@@ -354,10 +354,10 @@ def _answer_in_bytes(task: Task, context: _Context, rows: list[Any] | Unpacked |
         parcel, refused = _payload.pack([value], context.classes)
         if refused:
             raise refused[0]
-        data: bytes = pickle.dumps(_payload.unpack(parcel)[0]) if parcel.buffers else parcel.whole().data
+        data: bytes = pickle.dumps(_payload.unpack(parcel)[0]) if parcel.buffers else parcel.data
         return data
 
-    parcel, refused = _pack_results(ran.values, context.classes)
+    parcel, refused = _pack_results(ran.values, context.classes, to_file=task.spec.spool is not None)
     failures = [(position, _exceptions.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
     failures += [(position, _exceptions.encode(exc, dumps), 0.0) for position, exc in refused.items()]
     values = _payload.spill(parcel, task.spec.spool)
@@ -378,8 +378,10 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
         return _run_rows(task, context.func, rows, board, 0)
 
 
-def _pack_results(values: list[Any], classes: _payload.ClassTable) -> tuple[Parcel, dict[int, Exception]]:
-    parcel, refused = _payload.pack(values, classes)
+def _pack_results(
+    values: list[Any], classes: _payload.ClassTable, *, to_file: bool
+) -> tuple[Parcel, dict[int, Exception]]:
+    parcel, refused = _payload.pack(values, classes, to_file=to_file)
     return parcel, {position: _blame("result", exc) for position, exc in refused.items()}
 
 
@@ -433,10 +435,10 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
             _let_interrupts_pass(exc, spec)
             failures.append((len(values), exc, clock() - watch.since))
             values.append(None)
-            until = watch.look()
             # What there is no memory for here may find some elsewhere.
             if spec.stop_on_error or isinstance(exc, MemoryError):
                 break
+            until = watch.look()
     ended = watch.measure()
     # From here on no item is running, though the answer is still to be packed and sent.
     _board.write_item(board, offset, task.count, ended)

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 OVERHEAD = 0.0002
 
 
-def simulate(durations: list[float], workers: int, aim: Aim = ALL_SOON) -> tuple[float, int, list[int]]:
+def simulate(
+    durations: list[float], workers: int, aim: Aim = ALL_SOON, pace: Pace | None = None
+) -> tuple[float, int, list[int]]:
     """Run a map on paper; return its end, the number of chunks, and their sizes."""
-    pace, free, flying, sizes, position = Pace(), [0.0] * workers, [], [], 0
+    pace = Pace() if pace is None else pace
+    free, flying, sizes, position = [0.0] * workers, [], [], 0
     heapq.heapify(free)
     while position < len(durations):
         start = heapq.heappop(free)
@@ -29,6 +32,7 @@ def simulate(durations: list[float], workers: int, aim: Aim = ALL_SOON) -> tuple
             _, items, seconds, longest = heapq.heappop(flying)
             pace.note(items, seconds, longest, seconds + OVERHEAD)
         size = chunksize(pace, aim, workers, len(durations) - position)
+        pace.weigh(size, 8 * size)
         taken, spent = 0, 0.0
         for duration in durations[position : position + size]:
             if spent > budget(pace, aim):
@@ -76,13 +80,14 @@ def test_one_slow_item_makes_chunks_small_for_a_while() -> None:
     items=st.integers(1, 5000),
     workers=st.integers(1, 64),
     remaining=st.none() | st.integers(1, 10**6),
+    aim=st.sampled_from([EACH_SOON, ALL_SOON]),
 )
 def test_a_size_is_at_least_one_and_leaves_work_for_the_others(
-    seconds: float, items: int, workers: int, remaining: int | None
+    seconds: float, items: int, workers: int, remaining: int | None, aim: Aim
 ) -> None:
     pace = Pace()
     pace.note(items, seconds, seconds / items, seconds + OVERHEAD)
-    size = chunksize(pace, EACH_SOON, workers, remaining)
+    size = chunksize(pace, aim, workers, remaining)
     assert size >= 1
     if remaining is not None:
         item = max(seconds / items, 1e-9)
@@ -114,6 +119,15 @@ def test_no_worker_waits_long_for_another(durations: Callable[[int], list[float]
     ideal = sum(given_durations) / 8
     end, _, _ = simulate(given_durations, 8, aim)
     assert end <= limit * ideal
+
+
+@pytest.mark.parametrize("aim", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
+def test_a_map_that_begins_with_far_longer_items_than_the_last_one_ended_with_is_not_misled(aim: Aim) -> None:
+    durations = [0.2 * 0.985**position for position in range(400)]
+    last = Pace()
+    simulate(durations, 8, aim, last)
+    end, _, _ = simulate(durations, 8, aim, last.for_next_map())
+    assert end <= 1.05 * sum(durations) / 8
 
 
 def test_where_nobody_waits_for_single_results_there_are_fewer_chunks() -> None:

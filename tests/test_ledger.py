@@ -67,6 +67,20 @@ def test_rows_that_were_not_begun_fly_again_before_new_ones() -> None:
     assert ledger.counts.done == 1
 
 
+def test_rows_that_were_not_begun_fly_in_chunks_of_the_size_that_is_right_now() -> None:
+    ledger = staged(10)
+    ledger.land(take(ledger, 8), 1, [], no_retry, 0.0)
+    assert [take(ledger, 3).rows for _ in range(4)] == [[1, 2, 3], [4, 5, 6], [7], [8, 9]]
+
+
+def test_rows_that_were_not_begun_fly_in_the_order_of_the_input() -> None:
+    ledger = staged(9)
+    flights = [take(ledger, 3) for _ in range(3)]
+    for flight in (flights[1], flights[2], flights[0]):
+        ledger.land(flight, 1, [], no_retry, 0.0)
+    assert [take(ledger, 2).rows for _ in range(3)] == [[1, 2], [4, 5], [7, 8]]
+
+
 def test_a_failed_row_is_tried_again_when_its_time_has_come() -> None:
     ledger = staged(2)
     chunk = take(ledger, 2)

@@ -69,7 +69,11 @@ needs_memory_limits = pytest.mark.skipif(sys.platform != "linux", reason="memory
 
 @needs_memory_limits
 @in_processes_or_dask
-@pytest.mark.parametrize("shape", [bytes, lambda size: [bytes(size)]], ids=["plain", "in a list"])
+@pytest.mark.parametrize(
+    "shape",
+    [bytes, lambda size: (bytes(size), 1), lambda size: [bytes(size)]],
+    ids=["plain", "in a tuple", "in a list"],
+)
 def test_to_send_large_bytes_takes_no_memory_for_a_second_copy(
     name: str, shape: Callable[[int], Any], no_worker_for_others: None
 ) -> None:
@@ -82,7 +86,11 @@ def test_to_send_large_bytes_takes_no_memory_for_a_second_copy(
 
 @needs_memory_limits
 @in_processes_or_dask
-@pytest.mark.parametrize("shape", ["x".__mul__, lambda size: ["x" * size]], ids=["plain", "in a list"])
+@pytest.mark.parametrize(
+    "shape",
+    ["x".__mul__, lambda size: ("x" * size, 1), lambda size: ["x" * size]],
+    ids=["plain", "in a tuple", "in a list"],
+)
 def test_a_result_that_there_is_no_memory_to_send_is_its_items_error(
     name: str, shape: Callable[[int], Any], no_worker_for_others: None
 ) -> None:
@@ -97,6 +105,24 @@ def test_a_result_that_there_is_no_memory_to_send_is_its_items_error(
     assert "the result cannot be sent back" in str(results[2])
     assert "item 2 (2)" in str(results[2].__notes__)
     assert results[:2] + results[3:] == [0, 1, 3, 4, 5, 6, 7]
+
+
+@needs_memory_limits
+def test_bytes_that_there_is_no_memory_to_put_in_a_message_are_refused_and_nothing_else() -> None:
+    program = """
+        import resource
+        from pathlib import Path
+        from anymap._payload import pack, sender_table, unpack
+
+        values = [[1], (bytes(40_000_000), 2), [bytes(40_000_000)], [3]]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 25_000_000, resource.RLIM_INFINITY))
+        parcel, refused = pack(values, sender_table())
+        opened = unpack(parcel)
+        print({position: type(exc).__name__ for position, exc in refused.items()}, opened[0], opened[3])
+        print(pack(values, sender_table(), to_file=True)[1])
+    """
+    assert run(program).splitlines() == ["{1: 'MemoryError', 2: 'MemoryError'} [1] [3]", "{}"]
 
 
 def use_up_all_memory(kept: list[Any]) -> None:

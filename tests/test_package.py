@@ -150,6 +150,7 @@ assert after == before, (before, after)
 suspects = {"os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen", "socket.__new__", "socket.connect", "os.mkdir"}
 done = [event for event in events if event[0] in suspects]
 written = [event for event in events if event[0] == "open" and event[3] & WRITES and "__pycache__" not in str(event[1])]
+assert not {"_multiprocessing", "_posixshmem"} & set(sys.modules), "it could make semaphores and shared memory"
 print(done + written)
 """
     assert run_fresh(program) == "[]"

@@ -114,11 +114,27 @@ def test_large_plain_values_are_loaded_one_by_one(tmp_path: Path) -> None:
 
 def test_large_bytes_are_not_copied_on_their_way_to_a_file(tmp_path: Path) -> None:
     large = b"x" * 3_000_000
-    parcel, _ = pack([{"large": large}, [large, "small"]], sender_table())
+    parcel, _ = pack([{"large": large}, [large, "small"]], sender_table(), to_file=True)
     assert [piece for piece in parcel.pieces() if len(piece) > 1000] == [large, large]
     assert all(piece is large for piece in parcel.pieces() if len(piece) > 1000)
     assert as_list(unpack(spill(parcel, str(tmp_path)))) == [{"large": large}, [large, "small"]]
     assert as_list(unpack(spill(parcel, None))) == [{"large": large}, [large, "small"]]
+
+
+@pytest.mark.parametrize("value", [b"x" * 3_000_000, (b"x" * 3_000_000, 1), [b"x" * 3_000_000]])
+def test_what_goes_in_a_message_is_in_one(value: Any) -> None:
+    for_file, _ = pack([value], sender_table(), to_file=True)
+    assert len(for_file.pieces()) > 1
+    assert isinstance(pack([value], sender_table())[0].data, bytes)
+    assert isinstance(for_file.whole().data, bytes)
+
+
+def test_what_there_is_no_memory_for_does_not_have_the_others_copied() -> None:
+    large = b"x" * 3_000_000
+    parcel, refused = pack([[large], Huge(), (large, 1)], sender_table(), to_file=True)
+    assert list(refused) == [1]
+    assert sum(piece is large for piece in parcel.pieces()) == 2
+    assert as_list(unpack(parcel)) == [[large], None, (large, 1)]
 
 
 def test_what_was_packed_does_not_change_with_its_owners_object() -> None:

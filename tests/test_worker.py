@@ -80,6 +80,48 @@ def test_a_map_that_has_ended_begins_no_further_item(clock: Clock, shares_memory
 
 @memory
 @pytest.mark.parametrize("timeout", [None, 9.0])
+def test_items_that_fail_use_up_the_time_of_their_chunk_too(
+    clock: Clock, shares_memory: bool, timeout: float | None
+) -> None:
+    def fail(seconds: float) -> None:
+        clock.take(seconds)
+        raise ValueError
+
+    durations = [0.0] * 3 + [SECOND_OF_WORK] * 3
+    ran = run(fail, durations, Board(None), budget=1.5, shares_memory=shares_memory, timeout=timeout)
+    assert ran.done == 5
+    assert [seconds for _, _, seconds in ran.failures] == durations[:5]
+
+
+@memory
+def test_a_map_that_has_ended_begins_no_item_after_one_that_fails(clock: Clock, shares_memory: bool) -> None:
+    board = Board(None)
+
+    def cancel_and_fail_at_two(x: int) -> int:
+        clock.take(1e-6)
+        if x == 2:
+            board.cancel()
+            raise ValueError
+        return x
+
+    assert run(cancel_and_fail_at_two, range(10), board, shares_memory=shares_memory).done == 3
+
+
+@memory
+def test_an_item_that_takes_long_to_fail_is_the_slowest(clock: Clock, shares_memory: bool) -> None:
+    def fail_if_long(seconds: float) -> None:
+        clock.take(seconds)
+        if seconds == SECOND_OF_WORK:
+            raise ValueError
+
+    rows = [1e-5] * 5 + [SECOND_OF_WORK]
+    ran = run(fail_if_long, rows, Board(None), shares_memory=shares_memory)
+    assert ran.slowest == 5
+    assert ran.failures[0][2] == pytest.approx(SECOND_OF_WORK, rel=1e-3)
+
+
+@memory
+@pytest.mark.parametrize("timeout", [None, 9.0])
 def test_the_slowest_item_is_found_among_quick_ones(clock: Clock, shares_memory: bool, timeout: float | None) -> None:
     durations = [1e-6] * 40 + [SECOND_OF_WORK] + [1e-6] * 40
     ran = run(clock.take, durations, Board(None), shares_memory=shares_memory, timeout=timeout)

@@ -113,7 +113,7 @@ class InBytes:
     def __init__(self, plan: Plan, hearing: Hearing, around: Around | None) -> None:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
-        function = _pack_function(plan.func, self._classes)
+        function = _pack_function(plan.func, self._classes, to_file=not remote)
         ambience = _ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
@@ -141,7 +141,7 @@ class InBytes:
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
-        parcel, refused = _payload.pack(chunk.rows, self._classes)
+        parcel, refused = _payload.pack(chunk.rows, self._classes, to_file=self._folder is not None)
         if refused:
             raise Refused(refused)
         rows = self._spilled(parcel)
@@ -212,8 +212,8 @@ def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exceptio
     return values, errors
 
 
-def _pack_function(func: Any, classes: _payload.ClassTable) -> _payload.Parcel:
-    parcel, refused = _payload.pack([func], classes)
+def _pack_function(func: Any, classes: _payload.ClassTable, *, to_file: bool) -> _payload.Parcel:
+    parcel, refused = _payload.pack([func], classes, to_file=to_file)
     if refused:
         message = f"the function {_name(func)!r} cannot be sent to other processes: {refused[0]}"
         raise NotPicklable(message) from refused[0].__cause__

@@ -17,8 +17,10 @@ _HEAVIEST = 8 * 1024 * 1024
 """Bytes of a chunk's items."""
 _SHORTEST = 0.02
 """Seconds that a chunk should run at least."""
+_ON_TRUST = 0.08
+"""Seconds after which a chunk hands back items that was cut by what another map has measured: these may take far longer."""
 _WORTH_HELP = 8
-"""An even share of what is left is taken whole if it runs less than so many times longer than it takes to send."""
+"""No chunk is cut to less than so many times what it takes to send, unless an even share of what is left is less."""
 _SMOOTHING = 0.3
 """The weight of the newest chunk in the mean."""
 _SPREAD = 8
@@ -40,9 +42,9 @@ class Aim:
 
 
 EACH_SOON = Aim(overhead_share=0.01, longest=0.2, patience=4, largest=16384)
-"""Somebody waits for each result."""
+"""Somebody waits for each result, or nobody knows how many there are: then no chunk is cut shorter at the end."""
 ALL_SOON = Aim(overhead_share=0.0025, longest=0.4, patience=2, largest=65536)
-"""All that counts is when the last one is there."""
+"""What counts is when the last one is there. Retries and events of single items may wait for their chunk so much longer."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class Pace:
     """Seconds that the slowest recent item took."""
     largest: int = 0
     """Items in the largest chunk that came back."""
+    noted: int = 0
+    """Chunks of this map that came back."""
     overhead: float = 0.001
     """Seconds that a chunk was under way without running, at its best."""
     weight: float = 0.0
@@ -64,7 +68,9 @@ class Pace:
 
     def for_next_map(self) -> Pace:
         """Return with what to begin another map of the same function."""
-        return Pace(self.mean, self.longest, min(self.largest, _TRUSTED), self.overhead, self.weight, last=self)
+        return Pace(
+            self.mean, self.longest, min(self.largest, _TRUSTED), overhead=self.overhead, weight=self.weight, last=self
+        )
 
     def weigh(self, items: int, nbytes: int) -> None:
         """Take in what a chunk of ``items`` weighs that is about to be sent, or what its results do."""
@@ -79,7 +85,9 @@ class Pace:
         if not items:
             return
         newest = seconds / items
-        self.mean = newest if self.mean is None else self.mean + _SMOOTHING * (newest - self.mean)
+        # What another map has measured counts until there is something of this one's own.
+        self.mean = newest if self.mean is None or not self.noted else self.mean + _SMOOTHING * (newest - self.mean)
+        self.noted += 1
         self.longest = max(longest, self.longest * (1 - _SMOOTHING))
         self.overhead = min(self.overhead if self.largest else math.inf, max(under_way - seconds, 0.0))
         self.largest = max(self.largest, items)
@@ -92,7 +100,7 @@ def target_seconds(pace: Pace, aim: Aim) -> float:
 
 def budget(pace: Pace, aim: Aim) -> float:
     """Return after how many seconds a chunk hands back the items it has not begun."""
-    return aim.patience * target_seconds(pace, aim)
+    return aim.patience * target_seconds(pace, aim) if pace.noted else _ON_TRUST
 
 
 def chunksize(pace: Pace, aim: Aim, workers: int, remaining: int | None) -> int:
@@ -114,5 +122,5 @@ def chunksize(pace: Pace, aim: Aim, workers: int, remaining: int | None) -> int:
 def _share(even: float, overhead: float) -> int:
     """Return how much of what is left to take at once: ``even`` items if all took as many, ``overhead`` to send a chunk."""
     # Guided self-scheduling (Polychronopoulos and Kuck, 1987) with half an even share, so that who is late can be helped.
-    # But to call for help takes time, too: for what takes less it is no gain, and for what takes little more a small one.
+    # But help has to be called: for what runs no longer than that takes it gains nothing, up to eight times that little.
     return max(math.ceil(even / 2), int(min(_WORTH_HELP * overhead, even)), int(overhead))

@@ -65,7 +65,7 @@ class Flights:
         self.journal: Journal | None = None
         """``None`` where nobody wants to hear of single items and workers."""
         self._pace = paces.recall(plan.backend.name, plan.func)
-        self._aim = chunks.EACH_SOON if plan.lazy else chunks.ALL_SOON
+        self._aim = chunks.EACH_SOON if plan.lazy or plan.total is None else chunks.ALL_SOON
         self._lock = threading.RLock()
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
         self._dead: set[int] = set()

@@ -7,9 +7,12 @@ are suspected of killing a worker are looked at one by one.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -78,7 +81,10 @@ class Ledger:
     """Pulled rows that have not flown. Only the pulling thread appends; :meth:`next` takes away."""
     _all: Sequence[Any] | None = None
     """All rows there are, flown or not, where they came at once."""
+    _given_back: list[Chunk] = field(default_factory=list)
+    """Rows that flew and were not begun, or were lost with a worker; in the order of the input."""
     _again: deque[Chunk] = field(default_factory=deque)
+    """Failed rows that are to be tried again."""
     _suspects: deque[Chunk] = field(default_factory=deque)
     _flying: set[Chunk] = field(default_factory=set)
     _lost_alone: range | None = None
@@ -91,7 +97,7 @@ class Ledger:
     @property
     def waiting(self) -> bool:
         """There are rows that are ready to fly or will be."""
-        return bool(self.staged or self._again or self._suspects)
+        return bool(self.staged or self._given_back or self._again or self._suspects)
 
     @property
     def staged(self) -> int:
@@ -120,7 +126,7 @@ class Ledger:
 
     def next(self, size: int, now: float, *, partial: bool) -> Chunk | None:
         """Take the next chunk to fly. ``partial``: fewer than ``size`` staged rows will do."""
-        chunk = self._suspect() if self._suspects else self._ripe(now) or self._fresh(size, partial=partial)
+        chunk = self._suspect() if self._suspects else self._innocent(size, now, partial=partial)
         if chunk is not None:
             self._flying.add(chunk)
         return chunk
@@ -128,9 +134,20 @@ class Ledger:
     def _suspect(self) -> Chunk | None:
         return None if self._flying else self._suspects.popleft()
 
-    def _ripe(self, now: float) -> Chunk | None:
+    def _innocent(self, size: int, now: float, *, partial: bool) -> Chunk | None:
         if any(chunk.alone for chunk in self._flying):
             return None
+        return self._returned(size) or self._ripe(now) or self._fresh(size, partial=partial)
+
+    def _returned(self, size: int) -> Chunk | None:
+        if not self._given_back:
+            return None
+        chunk = self._given_back.pop(0)
+        # It may have come back because its items take longer than was thought when it was cut.
+        self._requeue(chunk.part(size, len(chunk)))
+        return chunk.part(0, size)
+
+    def _ripe(self, now: float) -> Chunk | None:
         for chunk in self._again:
             if chunk.not_before <= now:
                 self._again.remove(chunk)
@@ -138,8 +155,6 @@ class Ledger:
         return None
 
     def _fresh(self, size: int, *, partial: bool) -> Chunk | None:
-        if any(chunk.alone for chunk in self._flying):
-            return None
         count = min(size, self.staged)
         if not count or (count < size and not partial):
             return None
@@ -246,16 +261,15 @@ class Ledger:
 
     def _requeue(self, chunk: Chunk) -> None:
         if len(chunk):
-            self._again.appendleft(chunk)
+            bisect.insort(self._given_back, chunk, key=attrgetter("start"))
 
     def next_ripe(self) -> float | None:
         """Return when the next row may be tried again; ``None`` where none is waiting."""
-        return min((chunk.not_before for chunk in self._again), default=None)
+        return 0.0 if self._given_back else min((chunk.not_before for chunk in self._again), default=None)
 
     def waiting_rows(self) -> int:
         """How many rows are ready to fly or will be."""
-        queued = sum(map(len, self._again)) + sum(map(len, self._suspects))
-        return self.staged + queued
+        return self.staged + sum(map(len, chain(self._given_back, self._again, self._suspects)))
 
 
 def _pieces(chunk: Chunk, losses: int) -> Iterator[Chunk]:
