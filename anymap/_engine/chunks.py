@@ -18,7 +18,7 @@ _HEAVIEST = 8 * 1024 * 1024
 _SHORTEST = 0.02
 """Seconds that a chunk should run at least."""
 _ON_TRUST = 0.08
-"""Seconds after which a chunk hands back items that was cut by what another map has measured: these may take far longer."""
+"""Seconds after which a chunk hands back what it has not begun if it was cut by what another map had measured."""
 _WORTH_HELP = 8
 """No chunk is cut to less than so many times what it takes to send, unless an even share of what is left is less."""
 _SMOOTHING = 0.3
