@@ -90,8 +90,9 @@ pmap(crash, range(100), backend="processes", workers=1, chunksize=5, progress="j
     lines = read(path)
     assert lines[0]["event"] == "started"
     done = [line["index"] for line in lines if line["event"] == "item_done"]
-    assert done == list(range(len(done)))
-    assert len(done) >= 20
+    # Not in the order of the input: two threads launch chunks, and the second may be quicker.
+    assert len(done) == len(set(done)) >= 20
+    assert 30 not in done
 
 
 def test_a_log_record_is_its_logger_level_and_text(tmp_path: Path) -> None:
