@@ -73,7 +73,11 @@ class Parcel(NamedTuple):
     """The references whose values the engine is to carry, not the parcel."""
 
     def nbytes(self) -> int:
-        return sum(map(len, self.pieces())) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return self.size() + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+    def size(self) -> int:
+        """Return how many bytes ``data`` has."""
+        return sum(map(len, self.pieces()))
 
     def pieces(self) -> list[Any]:
         return self.data if isinstance(self.data, list) else [self.data]
@@ -419,11 +423,9 @@ def pack(values: Sequence[Any], classes: ClassTable, *, to_file: bool = False) -
     ``to_file``: the parcel need not be whole, as it is about to be spilled.
     """
     try:
-        parcel, refused = _pack_plain(values) or _pack_each(values, classes)
-        return parcel if to_file else parcel.whole(), refused
+        return _pack_plain(values) or _pack_each(values, classes, to_file=to_file)
     except MemoryError:
-        parcel, refused = _pack_sparingly(values, classes, to_file=to_file)
-        return parcel if to_file else parcel.whole(), refused
+        return _pack_sparingly(values, classes, to_file=to_file)
 
 
 def _pack_plain(values: Sequence[Any]) -> tuple[Parcel, dict[int, Exception]] | None:
@@ -437,7 +439,7 @@ def _pack_plain(values: Sequence[Any]) -> tuple[Parcel, dict[int, Exception]] | 
     return Parcel(b"".join(file.pieces)), {}
 
 
-def _pack_each(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict[int, Exception]]:
+def _pack_each(values: Iterable[Any], classes: ClassTable, *, to_file: bool) -> tuple[Parcel, dict[int, Exception]]:
     """Pack values one by one. Raises ``MemoryError`` where there is not enough of it."""
     file = _Pieces()
     pieces, marks = file.pieces, [0]
@@ -464,7 +466,8 @@ def _pack_each(values: Iterable[Any], classes: ClassTable) -> tuple[Parcel, dict
     left_out = tuple({**classes.left_out, **pickler.left_out})
     sizes = list(accumulate(map(len, pieces), initial=0))
     ends = tuple(sizes[mark] for mark in marks[1:])
-    return Parcel(_put_together(pieces, sizes[-1]), ends, buffers, tuple(counts) if buffers else (), left_out), refused
+    data = _put_together(pieces, sizes[-1], to_file=to_file)
+    return Parcel(data, ends, buffers, tuple(counts) if buffers else (), left_out), refused
 
 
 class _Pieces:
@@ -475,9 +478,9 @@ class _Pieces:
         self.write = self.pieces.append
 
 
-def _put_together(pieces: list[bytes], size: int) -> bytes | list[bytes]:
-    """Return the pieces in one, unless that takes longer than to write them one by one."""
-    return pieces if size >= _PIECE * len(pieces) else b"".join(pieces)
+def _put_together(pieces: list[bytes], size: int, *, to_file: bool) -> bytes | list[bytes]:
+    """Return the pieces in one, unless they go to a file and are quicker written one by one."""
+    return pieces if to_file and size >= _PIECE * len(pieces) else b"".join(pieces)
 
 
 def _pack_sparingly(
@@ -488,14 +491,13 @@ def _pack_sparingly(
     refused: dict[int, Exception] = {}
     for position, value in enumerate(values):
         try:
-            parcel, reasons = _pack_each([value], classes)
-            parcel = parcel if to_file else parcel.whole()
+            parcel, reasons = _pack_each([value], classes, to_file=to_file)
         except MemoryError as exc:
             parcel, reasons = _NOTHING, {0: _no_memory(value, exc)}
         parcels.append(parcel)
         if reasons:
             refused[position] = reasons[0]
-    return _joined(parcels), refused
+    return _joined(parcels, to_file=to_file), refused
 
 
 def _no_memory(value: object, exc: MemoryError) -> MemoryError:
@@ -504,13 +506,13 @@ def _no_memory(value: object, exc: MemoryError) -> MemoryError:
     return refusal
 
 
-def _joined(parcels: list[Parcel]) -> Parcel:
+def _joined(parcels: list[Parcel], *, to_file: bool) -> Parcel:
     pieces = [piece for parcel in parcels for piece in parcel.pieces()]
-    ends = tuple(accumulate(sum(map(len, parcel.pieces())) for parcel in parcels))
+    ends = tuple(accumulate(parcel.size() for parcel in parcels))
     buffers = [buffer for parcel in parcels for buffer in parcel.buffers]
     counts = tuple(len(parcel.buffers) for parcel in parcels) if buffers else ()
     left_out = tuple({reference: None for parcel in parcels for reference in parcel.left_out})
-    return Parcel(_put_together(pieces, ends[-1]), ends, buffers, counts, left_out)
+    return Parcel(_put_together(pieces, ends[-1], to_file=to_file), ends, buffers, counts, left_out)
 
 
 def _all_plain(values: Sequence[Any]) -> bool:
@@ -588,7 +590,7 @@ def spill(parcel: Parcel, folder: str | None, least: int = _SPILL) -> Parcel | S
 
 def _write_file(parcel: Parcel, folder: str) -> SpilledParcel:
     path, places = _spool.write_file(folder, lambda file: _write_parcel(file, parcel))
-    return SpilledParcel(path, sum(map(len, parcel.pieces())), tuple(places), parcel.ends, parcel.counts)
+    return SpilledParcel(path, parcel.size(), tuple(places), parcel.ends, parcel.counts)
 
 
 def _write_parcel(file: io.FileIO, parcel: Parcel) -> list[tuple[int, int]]:

@@ -50,7 +50,7 @@ def garbage_of_broken_connections() -> Iterator[None]:
     """Keep what these tests leave from being collected, for good, where that may crash.
 
     Of a dozen runs of all tests two ended so, on CPython 3.12.1, in the module after this one, which breaks connections by
-    the dozen. Which reference loop it was is not known.
+    the dozen.
     """
     yield
     if conftest.COLLECTING_MAY_CRASH:

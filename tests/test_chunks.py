@@ -130,6 +130,17 @@ def test_a_map_that_begins_with_far_longer_items_than_the_last_one_ended_with_is
     assert end <= 1.05 * sum(durations) / 8
 
 
+@pytest.mark.parametrize("aim", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
+def test_what_another_map_has_measured_counts_until_a_chunk_of_this_one_is_back(aim: Aim) -> None:
+    last = Pace()
+    last.note(10, 0.01, 0.001, 0.011)
+    pace = last.for_next_map()
+    assert (pace.mean, budget(pace, aim)) == (0.001, 0.08)
+    pace.note(1, 0.2, 0.2, 0.201)
+    assert pace.mean == 0.2
+    assert budget(pace, aim) > 0.08
+
+
 def test_where_nobody_waits_for_single_results_there_are_fewer_chunks() -> None:
     soon, soon_chunks, _ = simulate(same(10_000), 8, EACH_SOON)
     late, late_chunks, _ = simulate(same(10_000), 8, ALL_SOON)
