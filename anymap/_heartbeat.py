@@ -74,13 +74,15 @@ def beating(task: Task, board: bytearray) -> Iterator[_letters.Outbox | None]:
     if task.spec.channel is None:
         yield None
         return
-    chunk = _Chunk(task, board, task.spec.channel.connect())
+    line = task.spec.channel.connect()
+    chunk = _Chunk(task, board, line)
     _enter(chunk)
     try:
         yield chunk.outbox
     finally:
         with _lock:
             _chunks.discard(chunk)
+        line.close()
 
 
 def _enter(chunk: _Chunk) -> None:

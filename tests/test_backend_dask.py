@@ -684,6 +684,33 @@ def test_a_late_item_is_given_up_and_its_place_goes_to_others(cluster: Cluster, 
     over.touch()
 
 
+def test_a_place_that_was_given_to_others_is_not_taken_again(cluster: Cluster, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+
+    def stick(way: str) -> None:
+        if way == "map before":
+            anymap.pmap(abs, [-1], backend="dask")
+        if way == "map meanwhile":  # dask takes its thread back at the end
+            anymap.pmap(lambda _: until(over.exists), [-1], backend="dask")
+        until(over.exists)
+        if way == "map after":
+            anymap.pmap(abs, [-1], backend="dask")
+
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("Dask-Default")]
+
+    cluster.add_settled_workers(1)
+    backend = Dask(address=cluster.address)
+    ways = ["no map", "map before", "map after", "map meanwhile"]
+    late = anymap.pmap(stick, ways, backend=backend, timeout=0.3, chunksize=1, on_error="return")
+    assert {type(exc) for exc in late} == {anymap.ItemTimeout}
+    over.touch()
+    with Client(cluster.address, set_as_default=False) as client:
+        # Of two threads in one place, one would be missed by whoever comes back from a map inside of an item: for ever.
+        assert conftest.left(lambda: [names for names in client.run(threads).values() if len(names) != 1]) == []
+    assert anymap.pmap(lambda x: anymap.pmap(abs, [x], backend="dask"), [-1] * 9, backend=backend) == [[1]] * 9
+
+
 def test_our_own_cluster_ends_the_worker_of_a_late_item(tmp_path: Path) -> None:
     def stick(x: int) -> int:
         if x == 1:

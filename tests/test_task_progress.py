@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anymap import ConfigError, _task_progress, pmap, task_progress, track
+from anymap import ConfigError, _letters, _task_progress, pmap, task_progress, track
+from anymap._engine import tasks as tasks_of_a_map
+from anymap._engine.hearing import Hearing
+from anymap._engine.meter import Meter
+from anymap.backends.base import Traits
 from anymap.progress import BarSink, Emitter, Event, TaskProgress, resolve
 
 if TYPE_CHECKING:
@@ -87,6 +91,20 @@ def test_a_task_ends_with_its_worker(tmp_path: Path) -> None:
     sink = Tasks(lambda event: (tmp_path / "ended").touch() if event.ended else None)
     assert pmap(die_once, [0], backend="processes", workers=1, retries=1, progress=sink) == [0]
     assert len({event.key for event in sink.ends}) == len(sink.ends) == 2
+
+
+def test_the_last_word_counts_though_it_comes_after_its_item_has_ended() -> None:
+    def letter(done: int, *, first: bool = False, ended: bool = False) -> bytes:
+        return _letters.seal(_letters.Told(_letters.TASK, (1, "late", done, 1, 0.1, first, ended), 0, 7, "afar"))
+
+    sink, hearing = Tasks(), Hearing({})
+    tasks = tasks_of_a_map.Tasks(Emitter((sink,)), Meter(), Traits(remote=True), hearing.settle)
+    hearing.listen(_letters.TASK, tasks.hear)
+    hearing.receive_letters([letter(0, first=True)])
+    hearing.catch_up()
+    hearing.receive_letters([letter(1, ended=True)])
+    tasks.emit_changes(tuple)  # nothing is in flight any more
+    assert [event.done for event in sink.ends] == [1]
 
 
 def test_an_inner_map_that_asks_for_a_bar_is_a_task_of_the_outer_one() -> None:

@@ -53,9 +53,11 @@ class _Line:
         # The thread that sends has neither of them.
         self._worker = get_worker()
         self._key = thread_state.key
-        self._executor = getattr(threadpoolexecutor.thread_state, "executor", None)
+        self._executor: Any = getattr(threadpoolexecutor.thread_state, "executor", None)
         self._thread = threading.current_thread()
         self._began = time.time()
+        self._stepped_aside = False
+        self._closed = False
 
     def send(self, message: bytes) -> None:
         self._worker.log_event(self._topic.name, [self._topic.map_id, message])
@@ -65,9 +67,23 @@ class _Line:
         if self._executor is None:  # not dask's own
             return
         with threadpoolexecutor.threads_lock:
-            self._executor._threads.discard(self._thread)
-            self._executor._adjust_thread_count()
+            if self._closed:
+                return
+            self._stepped_aside = True
+            self._fill_place()
         stimulus: Any = SecedeEvent(
             key=self._key, compute_duration=time.time() - self._began, stimulus_id=f"secede-{time.time()}"
         )
         self._worker.loop.add_callback(self._worker.handle_stimulus, stimulus)
+
+    def close(self) -> None:
+        with threadpoolexecutor.threads_lock:
+            self._closed = True
+            if self._stepped_aside:
+                # Only the thread itself can tell dask that it is to end. It may be back, too: after a map inside of its item.
+                threadpoolexecutor.thread_state.proceed = False
+                self._fill_place()
+
+    def _fill_place(self) -> None:
+        self._executor._threads.discard(self._thread)
+        self._executor._adjust_thread_count()

@@ -67,7 +67,7 @@ class Reporter:
         """Tell how far it all is; ``marks`` of the chunks in flight."""
         self.tell_of_items()
         if self._tasks is not None:
-            self._tasks.emit_changes(self._flights.ledger.in_flight())
+            self._tasks.emit_changes(self._flights.ledger.in_flight)
         if self._emitter.wants(Advanced):
             self._emitter.emit(self._advanced(marks))
 
@@ -81,8 +81,9 @@ class Reporter:
     def _listen_to_tasks(self) -> Tasks | None:
         if not self._emitter.wants(TaskProgress):
             return None
-        tasks = Tasks(self._emitter, self._flights.meter, self._plan.backend.traits)
-        self._flights.hearing.listen(TASK, tasks.hear)
+        hearing = self._flights.hearing
+        tasks = Tasks(self._emitter, self._flights.meter, self._plan.backend.traits, hearing.settle)
+        hearing.listen(TASK, tasks.hear)
         return tasks
 
     def _listen_to_records(self) -> Records | None:

@@ -13,7 +13,7 @@ from anymap.progress import BarSink
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from anymap._engine.ledger import Chunk
     from anymap._engine.meter import Meter
@@ -29,8 +29,10 @@ _MOST = 1000
 class Tasks:
     """Keeps the last word on each task that is under way. Told by many threads, it tells by one, when asked to."""
 
-    def __init__(self, emitter: Emitter, meter: Meter, traits: Traits) -> None:
+    def __init__(self, emitter: Emitter, meter: Meter, traits: Traits, settle: Callable[[], object]) -> None:
+        """``settle`` sees to it that what has been told so far is heard."""
         self._emitter = emitter
+        self._settle = settle
         self._meter = meter
         self._remote = traits.remote
         self._lock = threading.Lock()
@@ -59,24 +61,32 @@ class Tasks:
             if first or event.key in self._open:
                 self._take(event)
 
-    def emit_changes(self, in_flight: Iterable[Chunk]) -> None:
+    def emit_changes(self, in_flight: Callable[[], Iterable[Chunk]]) -> None:
         """Emit the last word on each that has changed, and that those have ended whose item is not ``in_flight``."""
-        if not self._open and not self._changed:
-            return
+        known = list(self._open.values())  # first: what is told of later may be in flight only later
+        flying = [chunk.indexes for chunk in in_flight()]
+        over = {event.key for event in known if event.index is not None and not any(event.index in of for of in flying)}
+        if over:
+            # Their items told the last of it before they ended. By its own way it may come later.
+            self._settle()
+            self._end(over)
+        self._emit()
+
+    def end(self) -> None:
+        """Emit that all have ended."""
+        self._end(set(self._open))
+        self._emit()
+
+    def _emit(self) -> None:
         with self._lock:
-            for event in list(self._open.values()):
-                if event.index is not None and not any(event.index in chunk.indexes for chunk in in_flight):
-                    self._take(_as_ended(event))
             changed, self._changed = self._changed, {}
         for event in changed.values():
             self._emitter.emit(event)
 
-    def end(self) -> None:
-        """Emit that all have ended."""
+    def _end(self, keys: set[str]) -> None:
         with self._lock:
-            for event in list(self._open.values()):
-                self._take(_as_ended(event))
-        self.emit_changes(())
+            for key in self._open.keys() & keys:
+                self._take(_as_ended(self._open[key]))
 
     def _end_those_of_dead_workers(self, index: int | None, worker: int) -> None:
         """An item that shows something in another worker is being tried again."""

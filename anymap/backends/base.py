@@ -72,6 +72,9 @@ class Line(Protocol):
     def step_aside(self) -> None:
         """The thread that connected is stuck in an item that was given up: let others have its place, if that can be."""
 
+    def close(self) -> None:
+        """Called at the end of the task, in the thread that connected. One that has stepped aside is not to come back."""
+
 
 class Channel(Protocol):
     """What tasks carry with them to send messages to their map while they run. Pickles small."""
