@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -32,6 +33,8 @@ _pid = struct.Struct("q")
 _item = struct.Struct("qd")
 write_item = _item.pack_into
 """``write_item(buffer, item_offset(slot), position, now)``: called often, so it is no method."""
+SILENCE = 1.0
+"""Seconds. A worker that has told nothing for so long is still at the item that it told of: it keeps all of its process busy."""
 
 
 class Mark(NamedTuple):
@@ -43,9 +46,17 @@ class Mark(NamedTuple):
     """-1: no item has begun."""
     began: float
     """When that item began, on the clock of ``time.monotonic``, which all processes of a host share."""
+    told: float | None = None
+    """Where the board cannot be seen: for how many seconds the item had run when that was told. It may have ended since."""
+
+    def seconds(self) -> float:
+        """Return for how long the item has run, as far as that is known."""
+        elapsed = time.monotonic() - self.began
+        return elapsed if self.told is None else max(self.told, elapsed - SILENCE)
 
 
-UNTOUCHED = Mark(0, -1, 0.0)
+_BLANK = 0, -1, 0.0
+UNTOUCHED = Mark(*_BLANK)
 
 
 class Board:
@@ -72,7 +83,7 @@ class Board:
 
     def take(self) -> int:
         slot = self._free.popleft()
-        _slot.pack_into(self.buffer, HEADER + SLOT * slot, *UNTOUCHED)
+        _slot.pack_into(self.buffer, HEADER + SLOT * slot, *_BLANK)
         return slot
 
     def give_back(self, slot: int) -> None:

@@ -143,7 +143,7 @@ class RemoteBoard:
         if (known.pid, known.position) == (pid, position):
             # The message that took the shortest time is the nearest to the truth.
             began = min(began, known.began)
-        self._marks[slot] = Mark(pid, position, began)
+        self._marks[slot] = Mark(pid, position, began, told=seconds)
 
     def cancel(self) -> None:
         """Other hosts cannot be asked; the backend drops their tasks."""

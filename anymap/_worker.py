@@ -450,14 +450,27 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
 class _Watch:
     """Looks up from a chunk's rows now and then: at the time, at the order to stop, and to say on the board where it is."""
 
-    __slots__ = ("_board", "_end", "_glance", "_known", "_offset", "_values", "began", "longest", "since", "slowest")
+    __slots__ = (
+        "_board",
+        "_end",
+        "_glance",
+        "_known",
+        "_offset",
+        "_timeout",
+        "_values",
+        "began",
+        "longest",
+        "since",
+        "slowest",
+    )
 
     def __init__(self, task: Task, board: _board.Buffer, offset: int, values: list[Any]) -> None:
         self._board = board
         self._offset = offset
         self._values = values
+        self._timeout = task.spec.timeout
         # With a timeout each item's own beginning counts.
-        self._glance = _GLANCE if task.spec.timeout is None else 0.0
+        self._glance = _GLANCE if self._timeout is None else 0.0
         self._known = 0
         """Rows that had ended when it last looked."""
         self.began = self.since = time.monotonic()
@@ -469,10 +482,14 @@ class _Watch:
 
     def look(self) -> float:
         """Look up, and return until when not to do so again, or ``_NO_MORE`` if no further row is to begin."""
-        now = self.measure()
+        before, now = self.since, self.measure()
         if now > self._end or self._board[0]:
             return _NO_MORE
         _board.write_item(self._board, self._offset, self._known, now)
+        # The caller gives up an item that is out of time, and others get the rest of its chunk. He may have done so up to
+        # the moment in which the board told him that it has ended.
+        if self._timeout is not None and time.monotonic() - before > self._timeout:
+            return _NO_MORE
         return now + self._glance
 
     def measure(self) -> float:

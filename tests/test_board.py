@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from anymap import _board
+from anymap import _board, _heartbeat
 from anymap._board import UNTOUCHED, Board, Mark
 
 if TYPE_CHECKING:
@@ -48,3 +48,20 @@ def test_its_room_is_taken_when_it_is_made(tmp_path: Path) -> None:
     assert board.path is not None
     assert os.stat(board.path).st_blocks * 512 >= len(board.buffer)
     board.close()
+
+
+@pytest.mark.parametrize(
+    ("since", "known"),
+    [(0.3, 0.5), (_board.SILENCE + 0.1, 0.6)],
+    ids=["it may have ended since", "its worker is too busy to say more"],
+)
+def test_an_item_elsewhere_has_run_for_as_long_as_was_told(
+    monkeypatch: pytest.MonkeyPatch, since: float, known: float
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(_board.time, "monotonic", lambda: now)
+    board = _heartbeat.RemoteBoard()
+    slot = board.take()
+    board.receive(_heartbeat._beat.pack(_heartbeat._BEAT, slot, 7, 2, 0.5))
+    now += since
+    assert board.read(slot).seconds() == pytest.approx(known)

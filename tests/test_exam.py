@@ -333,6 +333,7 @@ def run_pytest(what: list[str], folder: Path, environment: dict[str, str]) -> di
     options = ["--noconftest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-W", "error"]
     command = [sys.executable, "-m", "pytest", *options, "--import-mode=importlib", f"--junitxml={report}", *what]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    print(ran.stdout)  # to be seen where the outcome is not the one that is wanted
     assert report.exists(), ran.stdout + ran.stderr
     outcomes: dict[str, dict[str, str]] = defaultdict(dict)
     for case in ET.parse(report).iter("testcase"):

@@ -36,6 +36,7 @@ from anymap import (
 )
 from anymap.backends import Threads, Traits
 from anymap.progress import Advanced, Finished
+from tests import conftest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -1006,6 +1007,39 @@ def test_a_timeout_counts_for_each_attempt_from_its_start(name: str, tmp_path: P
 
     assert pmap(stick_once, range(3), backend=name, workers=2, timeout=0.4, retries=1) == [0, 1, 2]
     over.touch()
+
+
+@pytest.mark.parametrize("name", ["threads", pytest.param("joblib", marks=pytest.mark.joblib)])
+def test_what_was_given_to_others_is_not_taken_back_when_a_late_item_ends_after_all(name: str) -> None:
+    over = threading.Event()
+    ran: list[int] = []
+    before = set(threading.enumerate())
+
+    def workers() -> list[str]:
+        names = [thread.name for thread in threading.enumerate() if thread not in before]
+        return [name for name in names if name == "anymap-thread" or name.endswith("(worker)")]
+
+    def stick(x: int) -> int:
+        ran.append(x)
+        if x == 0:
+            over.wait(LONG)
+        return x
+
+    options: dict[str, Any] = {"timeout": 0.2, "chunksize": 4, "lazy": True, "on_error": "return"}
+    with (
+        pytest.importorskip("joblib").parallel_config("threading"),
+        pmap(stick, range(20), backend=name, workers=2, **options) as results,
+    ):
+        found = []
+        for result in results:
+            found.append(result)
+            if isinstance(result, ItemTimeout):
+                over.set()
+                # It had a worker's place, which another thread has now: with both there would be a worker too many.
+                assert len(workers()) >= 2
+                assert conftest.left(lambda: workers()[2:]) == []
+    assert found[1:] == list(range(1, 20))
+    assert sorted(ran) == list(range(20))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in KILLING])

@@ -66,6 +66,13 @@ def test_a_chunk_over_its_time_gives_back_what_it_has_not_begun(clock: Clock, sh
 
 
 @memory
+def test_a_chunk_ends_with_an_item_that_the_map_may_have_given_up(clock: Clock, shares_memory: bool) -> None:
+    durations = [0.0, SECOND_OF_WORK, 2.0 * SECOND_OF_WORK, 0.0]
+    ran = run(clock.take, durations, Board(None), timeout=1.5, shares_memory=shares_memory)
+    assert ran.values == durations[:3]
+
+
+@memory
 def test_a_map_that_has_ended_begins_no_further_item(clock: Clock, shares_memory: bool) -> None:
     board = Board(None)
 

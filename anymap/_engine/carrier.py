@@ -213,7 +213,7 @@ def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exceptio
 
 
 def _pack_function(func: Any, classes: _payload.ClassTable, *, to_file: bool) -> _payload.Parcel:
-    parcel, refused = _payload.pack([func], classes, to_file=to_file)
+    parcel, refused = _payload.pack_function(func, classes, to_file=to_file)
     if refused:
         message = f"the function {_name(func)!r} cannot be sent to other processes: {refused[0]}"
         raise NotPicklable(message) from refused[0].__cause__

@@ -340,7 +340,7 @@ class Flights:
         if limit is None:
             return
         for chunk, mark in marks.items():
-            if 0 <= mark.position < len(chunk) and time.monotonic() - mark.began > limit:
+            if 0 <= mark.position < len(chunk) and mark.seconds() > limit:
                 self._end_item(chunk, mark)
 
     def _end_item(self, chunk: Chunk, mark: Mark) -> None:

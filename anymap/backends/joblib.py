@@ -226,11 +226,25 @@ class _Threads(_Engine):
 
     traits = Traits(shares_memory=True)
 
+    def __init__(self, parallel: Any) -> None:
+        super().__init__(parallel)
+        self._given_up: set[Future[Answer]] = set()
+
     def abandon(self, future: Future[Answer]) -> None:
-        super().abandon(future)
-        pool = self._backend._get_pool()
-        pool._processes += 1
-        pool._repopulate_pool()
+        with self._lock:
+            if future.cancel():
+                self._given_up.add(future)
+                pool = self._backend._get_pool()
+                pool._processes += 1
+                pool._repopulate_pool()
+
+    def _land(self, future: Future[Answer], out: Any) -> None:
+        super()._land(future, out)
+        with self._lock:
+            if future in self._given_up and (pool := self._backend._pool) is not None:
+                # There is a thread too many now. The next one that has nothing to do ends.
+                pool._processes -= 1
+                pool._inqueue.put(None)
 
     def close(self, *, abandon: bool) -> None:
         pool = self._backend._pool

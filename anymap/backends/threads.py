@@ -46,8 +46,10 @@ class Threads(Backend):
         return future
 
     def abandon(self, future: Future[Answer]) -> None:
-        if not future.cancel():
-            with self._lock:
+        if future.cancel():
+            return
+        with self._lock:
+            if not future.done():  # else its thread goes on with other tasks
                 self._given_up.add(future)
                 self._start_thread()
 
@@ -84,10 +86,13 @@ class Threads(Backend):
             self._running[thread] = future
             if future.set_running_or_notify_cancel():
                 _fulfil(future, task)
-            # The future refers to the map, and that to this backend: who keeps it keeps all of them.
-            del self._running[thread], job, future, task
             with self._lock:
                 self._unfinished -= 1
+                has_place = future not in self._given_up
+            # The future refers to the map, and that to this backend: who keeps it keeps all of them.
+            del self._running[thread], job, future, task
+            if not has_place:
+                break
         if (made := sys.modules.get("anymap._per_worker")) is not None:
             made.close_here()
 

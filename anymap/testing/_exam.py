@@ -142,7 +142,7 @@ class Exam:
         thread, ended = start(test)
         wait([ended], self.patience + _GRACE)
         if not ended.done():
-            where = _stack(thread)
+            where = stack(thread)
             self._give_up(ended)
             fail(f"no end within {self.patience:g} s; it was stuck here:\n{where}")
         ended.result()
@@ -210,6 +210,7 @@ def start(call: Callable[[], T]) -> tuple[threading.Thread, Future[T]]:
     return thread, ended
 
 
-def _stack(thread: threading.Thread) -> str:
+def stack(thread: threading.Thread) -> str:
+    """Say where a thread is."""
     frame = sys._current_frames().get(thread.ident or 0)
     return "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from anymap.testing import _processes
 from anymap.testing import _samples as samples
-from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises, start
+from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises, stack, start
 from anymap.testing._switchboard import Ring
 from anymap.testing._verdicts import applies_if, expect, expect_equal, expect_raises
 
@@ -95,11 +95,10 @@ class Leaving(Exam):
         threads = set(threading.enumerate())
         self._come_and_go()
 
-        def left() -> list[str]:
-            alive = [f"process {pid}" for pid in _processes.below() - processes]
-            return alive + [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads]
+        def left() -> tuple[set[int], set[threading.Thread]]:
+            return _processes.below() - processes, set(threading.enumerate()) - threads
 
-        self.eventually(lambda: not left(), lambda: f"still there: {', '.join(left())}")
+        self.eventually(lambda: not any(left()), lambda: _describe(*left()))
 
     def test_maps_do_not_pile_up_what_they_leave(self) -> None:
         for _ in range(3):
@@ -159,3 +158,8 @@ class Leaving(Exam):
 
     def _count(self) -> int:
         return len(_processes.below()) + threading.active_count()
+
+
+def _describe(processes: set[int], threads: set[threading.Thread]) -> str:
+    found = [*(f"process {pid}" for pid in processes), *(f"thread {thread.name}" for thread in threads)]
+    return "\n".join([f"still there: {', '.join(found)}", *map(stack, threads)])
