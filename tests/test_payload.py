@@ -55,6 +55,23 @@ def test_how_a_kind_of_value_travels_is_found_out_once_for_a_parcel(monkeypatch:
     assert 0 < asked_for(1) == asked_for(100)
 
 
+def test_nobody_walks_through_a_function_that_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[Any] = []
+    walk = _payload._Pickler.dump
+    monkeypatch.setattr(_payload._Pickler, "dump", lambda self, func: walked.append(func) or walk(self, func))
+    nameless = lambda x: x + 1  # noqa: E731 - of all functions, one without a name
+
+    def loaded(func: Any) -> Any:
+        parcel, refused = _payload.pack_function(func, sender_table())
+        assert not refused
+        return unpack(parcel)[0]
+
+    assert loaded(fnmatch.translate) is fnmatch.translate
+    assert not walked
+    assert loaded(nameless)(1) == 2
+    assert walked == [nameless]
+
+
 def test_of_one_kind_some_go_by_name_and_some_by_value() -> None:
     by_value = functools.lru_cache(lambda x: 3 * x)
     by_name = functools.lru_cache(abs)
