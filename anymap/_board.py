@@ -99,7 +99,7 @@ class Board:
 
     def cancel(self) -> None:
         """Ask every worker to stop after the item it is at."""
-        self.buffer[_STOP] = 1
+        stop(self.buffer)
 
     def wipe(self) -> None:
         """Make the board as good as new, for another map."""
@@ -136,6 +136,10 @@ def sign(buffer: Buffer, slot: int) -> None:
 
 def read(buffer: Buffer, slot: int) -> Mark:
     return Mark(*_slot.unpack_from(buffer, HEADER + SLOT * slot))
+
+
+def stop(buffer: Buffer) -> None:
+    buffer[_STOP] = 1
 
 
 def note_told(buffer: Buffer) -> None:

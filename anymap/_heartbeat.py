@@ -51,6 +51,8 @@ class _Chunk:
         seconds = time.monotonic() - mark.began
         # A worker that is leaving cannot send any more; the map hears of its end.
         with contextlib.suppress(Exception):
+            if not self._line.is_wanted():
+                _board.stop(self._board)
             self._line.send(_beat.pack(_BEAT, self._slot, mark.pid, mark.position, seconds))
             if not self._given_up and self._is_late(mark, seconds):
                 self._given_up = True

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from concurrent.futures import wait
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -517,6 +518,25 @@ def test_closing_drops_what_is_queued_and_returns_at_once(dask_cluster: str, tmp
         (tmp_path / "enough").touch()
         assert client.submit(abs, -1).result(LONG) == 1
         assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_chunk_that_nobody_waits_for_any_more_ends_after_its_item(cluster: Cluster, tmp_path: Path) -> None:
+    def stay(x: int) -> None:
+        (tmp_path / f"ran.{x}").touch()
+        if x == 0:
+            with suppress(AssertionError):
+                until(lambda: _worker.seat.get().board[0], limit=10)  # type: ignore[union-attr, index]
+        if x == 4:
+            until((tmp_path / "ran.0").exists)
+            raise ValueError(x)
+
+    cluster.add_settled_workers(2)
+    with Client(cluster.address, set_as_default=False) as client:
+        with pytest.raises(ValueError, match="4"):
+            anymap.pmap(stay, range(8), backend=Dask(client=client), chunksize=4)
+        # Each worker has one thread.
+        assert client.gather([client.submit(abs, -1, workers=[at], pure=False) for at in client.nthreads()]) == [1, 1]
+    assert sorted(file.name for file in tmp_path.glob("ran.*")) == ["ran.0", "ran.4"]
 
 
 # --- what is sent -------------------------------------------------------------------------------------------------

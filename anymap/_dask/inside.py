@@ -62,6 +62,10 @@ class _Line:
     def send(self, message: bytes) -> None:
         self._worker.log_event(self._topic.name, [self._topic.map_id, message])
 
+    def is_wanted(self) -> bool:
+        task = self._worker.state.tasks.get(self._key)
+        return task is not None and task.state != "cancelled"
+
     def step_aside(self) -> None:
         """Do for the task's thread what :func:`distributed.secede` does for the one that calls it."""
         if self._executor is None:  # not dask's own

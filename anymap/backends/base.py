@@ -69,6 +69,9 @@ class Line(Protocol):
     def send(self, message: bytes) -> None:
         """Send a short message. May raise anything where the worker is about to end."""
 
+    def is_wanted(self) -> bool:
+        """Tell whether anybody still waits for the task. Asked now and then; if not, it ends after its item."""
+
     def step_aside(self) -> None:
         """The thread that connected is stuck in an item that was given up: let others have its place, if that can be."""
 
