@@ -40,7 +40,6 @@ class _Chunk:
         self._timeout = task.spec.timeout
         self._board = board
         self._line = line
-        self._given_up = False
         self.outbox = _letters.Outbox(line.send)
 
     def beat(self) -> None:
@@ -51,11 +50,11 @@ class _Chunk:
         seconds = time.monotonic() - mark.began
         # A worker that is leaving cannot send any more; the map hears of its end.
         with contextlib.suppress(Exception):
+            self._line.send(_beat.pack(_BEAT, self._slot, mark.pid, mark.position, seconds))
             if not self._line.is_wanted():
                 _board.stop(self._board)
-            self._line.send(_beat.pack(_BEAT, self._slot, mark.pid, mark.position, seconds))
-            if not self._given_up and self._is_late(mark, seconds):
-                self._given_up = True
+                self._line.step_aside()
+            elif self._is_late(mark, seconds):
                 self._line.step_aside()
 
     def _is_late(self, mark: Mark, seconds: float) -> bool:

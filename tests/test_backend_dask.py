@@ -132,9 +132,9 @@ class Cluster:
     def add_worker(self, *options: str) -> psutil.Popen:
         return self._run("worker", "--nthreads", "1", "--local-directory", str(self._folder), *options)
 
-    def add_settled_workers(self, count: int) -> None:
+    def add_settled_workers(self, count: int, *options: str) -> None:
         """Add workers that may be killed: a nanny whose worker dies before she has seen it run gives up for good."""
-        self.add_worker("--nworkers", str(count))
+        self.add_worker("--nworkers", str(count), *options)
         with Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=LONG)
             # By a lambda, which travels as it is: a nanny cannot import this module.
@@ -405,6 +405,110 @@ def test_a_map_in_a_dask_task_runs_beside_it(tmp_path: Path) -> None:
     ):
         # One thread, and two tasks that wait for others: each must leave it to those it waits for.
         assert client.gather(client.map(outer, [10, 20])) == [[0, 10, 20], [0, 20, 40]]
+
+
+def test_maps_begin_in_all_threads_of_a_worker_at_once(cluster: Cluster) -> None:
+    cluster.add_settled_workers(1, "--nthreads", "4")
+    # The worker has no client yet; the first that asks for it is not the only one.
+    found = anymap.pmap(
+        lambda x: anymap.pmap(abs, [x], backend="dask"), [-1] * 8, backend=Dask(address=cluster.address), chunksize=1
+    )
+    assert found == [[1]] * 8
+
+
+@pytest.mark.timeout(60)
+def test_two_maps_that_an_item_reads_by_turns_share_the_worker(cluster: Cluster) -> None:
+    def outer(_: int) -> list[int]:
+        with (
+            anymap.pmap(abs, [-1, -2], backend="dask", lazy=True, chunksize=1) as first,
+            anymap.pmap(abs, [-3, -4, -5], backend="dask", lazy=True, chunksize=1) as second,
+        ):
+            # The end of the first has dask take its thread back, which is in the way of the second.
+            return [next(first), next(second), *first, *second]
+
+    cluster.add_settled_workers(1)
+    assert anymap.pmap(outer, [0], backend=Dask(address=cluster.address)) == [[1, 3, 2, 4, 5]]
+
+
+@pytest.mark.timeout(60)
+def test_an_item_that_was_late_while_its_map_ran_gets_no_place_back(cluster: Cluster, tmp_path: Path) -> None:
+    late, back, over = (tmp_path / name for name in ("late", "back", "over"))
+
+    def stick(_: int) -> None:
+        with suppress(anymap.BackendConnectionError):  # that nobody waits for it any more
+            anymap.pmap(lambda _: until(late.exists), [0], backend="dask")
+        back.touch()
+        until(over.exists)
+
+    cluster.add_settled_workers(1)
+    backend = Dask(address=cluster.address)
+    [error] = anymap.pmap(stick, [0], backend=backend, timeout=0.3, on_error="return")
+    assert isinstance(error, anymap.ItemTimeout)
+    late.touch()
+    until(back.exists)
+    assert anymap.pmap(abs, [-1], backend=backend) == [1]
+    over.touch()
+
+
+def test_a_map_in_an_item_that_nobody_waits_for_ends(cluster: Cluster, tmp_path: Path) -> None:
+    began, ended, over = (tmp_path / name for name in ("began", "ended", "over"))
+
+    def inner(x: int) -> None:
+        (tmp_path / f"ran.{x}").touch()
+        began.touch()
+        until(over.exists)
+
+    def outer(x: int) -> None:
+        if x == 0:
+            until(began.exists)
+            raise ValueError(x)
+        try:
+            anymap.pmap(inner, range(20), backend="dask", chunksize=1)
+        except anymap.BackendConnectionError:
+            ended.touch()
+
+    cluster.add_settled_workers(2)
+    with pytest.raises(ValueError, match="0"):
+        anymap.pmap(outer, range(2), backend=Dask(address=cluster.address), chunksize=1)
+    until(ended.exists)
+    ran = set(tmp_path.glob("ran.*"))
+    over.touch()
+    with Client(cluster.address, set_as_default=False) as client:
+        assert client.gather([client.submit(abs, -1, workers=[at], pure=False) for at in client.nthreads()]) == [1, 1]
+    assert set(tmp_path.glob("ran.*")) == ran
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("whose", ["ours", "others'"])
+def test_what_a_map_that_failed_has_left_keeps_no_place(whose: str, cluster: Cluster, tmp_path: Path) -> None:
+    stuck, over = tmp_path / "stuck", tmp_path / "over"
+
+    def stick(x: int) -> None:
+        if x == 0:
+            until(stuck.exists)
+            raise ValueError(x)
+        stuck.touch()
+        until(over.exists)
+
+    cluster.add_settled_workers(2)
+    backend = Dask(address=cluster.address) if whose == "others'" else Dask()
+    with pytest.raises(ValueError, match="0"):
+        anymap.pmap(stick, range(2), backend=backend, workers=2, chunksize=1)
+    assert anymap.pmap(abs, range(-20, 0), backend=backend, workers=2, chunksize=1) == list(range(20, 0, -1))
+    over.touch()
+
+
+@pytest.mark.timeout(60)
+def test_on_our_own_cluster_a_late_item_takes_the_items_of_its_map_along(tmp_path: Path) -> None:
+    over = tmp_path / "over"
+
+    def outer(_: int) -> list[Any]:
+        return anymap.pmap(lambda _: until(over.exists), range(4), backend="dask", chunksize=1)
+
+    [error] = anymap.pmap(outer, [0], backend="dask", workers=2, timeout=1, on_error="return")
+    assert isinstance(error, anymap.ItemTimeout)
+    assert anymap.pmap(abs, range(-20, 0), backend="dask", workers=2, chunksize=1) == list(range(20, 0, -1))
+    over.touch()
 
 
 def test_a_loop_that_the_map_would_block_is_refused() -> None:
@@ -776,6 +880,15 @@ def test_a_worker_that_comes_later_is_used(cluster: Cluster, tmp_path: Path) -> 
         helper.start()
         assert len(set(results)) == 2
         helper.join()
+
+
+def test_a_map_that_waits_for_its_first_worker_has_maps_inside_of_it(cluster: Cluster) -> None:
+    def sink(event: Any) -> None:
+        if event.__class__.__name__ == "Started":
+            cluster.add_worker()
+
+    backend = Dask(address=cluster.address)
+    assert anymap.pmap(lambda x: anymap.pmap(abs, [x], backend="dask"), [-1], backend=backend, progress=sink) == [[1]]
 
 
 # --- deaths -------------------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ class Config:
         names = said.keys() - {*OF_THE_OUTERMOST} if nested == "inherit" else OF_INNER_MAPS
         values = {name: said[name] for name in names if name in said}
         forced = None if force is None else force.value
-        return Inherited(self.depth + 1, nested, forced, around * workers, values)
+        # A cluster may have no workers yet.
+        return Inherited(self.depth + 1, nested, forced, around * max(workers, 1), values)
 
 
 class NotPassedOn(NamedTuple):

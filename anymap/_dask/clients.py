@@ -12,6 +12,7 @@ from pathlib import Path
 from distributed import Client, Security, Worker, get_client
 from distributed.comm import connect as open_comm
 
+from anymap import _forks
 from anymap._dask import inside
 from anymap._errors import BackendConnectionError, UnsupportedOption
 
@@ -77,14 +78,27 @@ def read_address(scheduler_file: str, timeout: float) -> str:
 
 def in_scope(timeout: float) -> Client | None:
     """Return the client that dask itself would use here."""
-    if inside.is_in_task():
-        return get_client(timeout=timeout)
+    if inside.running() is not None:
+        return _of_this_worker(timeout)
     try:
         client = Client.current()
     except ValueError:
         return None
     # In a thread or a fork beside a dask task: its map would wait for the place that the task has in the worker.
     return None if client in Worker._initialized_clients else client
+
+
+def _of_this_worker(timeout: float) -> Client:
+    """Return the worker's client, connected. Of several threads that ask for it at once, dask lets all but one have it before."""
+    with _asking:
+        client = get_client(timeout=timeout)
+    give_up = time.monotonic() + timeout
+    while client.status in {"newly-created", "connecting"} and time.monotonic() < give_up:
+        time.sleep(0.01)
+    return client
+
+
+_asking = _forks.Lock()
 
 
 def usable(client: Client) -> Client:

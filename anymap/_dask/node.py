@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _HOST = "127.0.0.1"
 _LAST_WORDS = 3.0
 """Seconds that workers have to close what they have made for themselves, when the cluster ends."""
+_GRACE = 0.2
+"""Seconds, twice that at most, that items which nobody waits for have to end by themselves."""
 _FALSE_STARTS = 3
 """So many workers in a row that end before they are ready: another one would do no better."""
 
@@ -225,14 +229,30 @@ async def _work(line: int, make: Callable[[], Any]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(line, hung_up.set)
     wire.send(line, worker.address.encode())
+    watching = asyncio.ensure_future(_end_when_stuck(worker))  # held: the loop alone would not keep it
     ends = [asyncio.ensure_future(end) for end in (worker.finished(), hung_up.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    watching.cancel()
     if hung_up.is_set():
         loop.remove_reader(line)
         if (made := sys.modules.get("anymap._per_worker")) is not None:
             # In the thread that has made it, when that has nothing else to do.
             await loop.run_in_executor(worker.executors["default"], made.close_here)
         child.leave()
+
+
+async def _end_when_stuck(worker: Any) -> None:
+    """End this process if nobody waits for anything that it runs: its place is needed, and a thread cannot be ended."""
+    from anymap._dask import inside  # noqa: PLC0415 - imports what this module must not
+
+    stuck: set[Any] = set()
+    while True:
+        await asyncio.sleep(_GRACE)
+        under_way = worker.state.executing | worker.state.long_running
+        unwanted = under_way if all(map(inside.is_cancelled, under_way)) else set()
+        if unwanted & stuck:
+            os.kill(os.getpid(), signal.SIGKILL)
+        stuck = unwanted
 
 
 def _silence() -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import dask.config
-from distributed import Client, KilledWorker, Security, rejoin
+from distributed import Client, KilledWorker, Security
 from distributed.comm import CommClosedError
 
 from anymap import _cpus, _shipping
@@ -90,7 +90,8 @@ class Dask(Backend):
 
     def open(self, workers: int | None) -> None:
         self._exit = contextlib.ExitStack()
-        self._in_task = inside.is_in_task()
+        self._task = inside.running()
+        """The one that this map is called in."""
         self._seceded: int | None = None
         self._map = f"anymap-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
@@ -213,14 +214,16 @@ class Dask(Backend):
 
     def poll(self) -> None:
         self._cluster.glance()
+        if self._task is not None and not self._task.is_wanted():
+            raise BackendConnectionError("nobody waits any more for the dask task that this map was called in")
         if (gone := self._what_became_of_us()) is not None:
             self._end_all(gone)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        # Once for the whole map: to come back takes until another task of that worker has ended.
-        if self._in_task and self._seceded is None:
-            self._seceded = threading.get_ident() if inside.leave_place() else 0
+        # To come back takes until another task of that worker has ended: not before the map has.
+        if self._task is not None and inside.leave_place():
+            self._seceded = threading.get_ident()
         yield
 
     def close(self, *, abandon: bool) -> None:  # noqa: ARG002 - what is still in flight is dropped in any case
@@ -229,7 +232,7 @@ class Dask(Backend):
             self._store.close()
         self._exit.close()
         if self._seceded == threading.get_ident():
-            rejoin()
+            inside.come_back()
 
     def _end_all(self, exc: Exception) -> None:
         _end(list(self._flights.values()), exc)
