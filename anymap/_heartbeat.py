@@ -40,22 +40,38 @@ class _Chunk:
         self._timeout = task.spec.timeout
         self._board = board
         self._line = line
+        self._lock = threading.Lock()
+        self._last: Mark | None = None
+        """What was told last."""
+        self._ended = False
         self.outbox = _letters.Outbox(line.send)
 
     def beat(self) -> None:
         self.outbox.post()
-        mark = _board.read(self._board, 0)
-        if mark.position < 0:
-            return
-        seconds = time.monotonic() - mark.began
         # A worker that is leaving cannot send any more; the map hears of its end.
-        with contextlib.suppress(Exception):
-            self._line.send(_beat.pack(_BEAT, self._slot, mark.pid, mark.position, seconds))
-            if not self._line.is_wanted():
+        with self._lock, contextlib.suppress(Exception):
+            mark = _board.read(self._board, 0)
+            if self._ended or mark.position < 0:
+                return
+            seconds = self._tell(mark)
+            is_wanted = self._line.is_wanted()
+            if not is_wanted:
                 _board.stop(self._board)
+            if not is_wanted or self._is_late(mark, seconds):
                 self._line.step_aside()
-            elif self._is_late(mark, seconds):
-                self._line.step_aside()
+
+    def end(self) -> None:
+        """Tell that no item runs any more, if it was told that one does: that would seem to last until the answer comes."""
+        with self._lock, contextlib.suppress(Exception):
+            self._ended = True
+            if self._last is not None:
+                self._tell(self._last._replace(position=self._count, began=time.monotonic()))
+
+    def _tell(self, mark: Mark) -> float:
+        self._last = mark
+        seconds = time.monotonic() - mark.began
+        self._line.send(_beat.pack(_BEAT, self._slot, mark.pid, mark.position, seconds))
+        return seconds
 
     def _is_late(self, mark: Mark, seconds: float) -> bool:
         return self._timeout is not None and seconds > self._timeout and mark.position < self._count
@@ -75,15 +91,14 @@ def beating(task: Task, board: bytearray) -> Iterator[_letters.Outbox | None]:
     if task.spec.channel is None:
         yield None
         return
-    line = task.spec.channel.connect()
-    chunk = _Chunk(task, board, line)
-    _enter(chunk)
+    chunk = _Chunk(task, board, task.spec.channel.connect())
     try:
+        _enter(chunk)
         yield chunk.outbox
     finally:
         with _lock:
             _chunks.discard(chunk)
-        line.close()
+        chunk.end()
 
 
 def _enter(chunk: _Chunk) -> None:

@@ -231,9 +231,27 @@ _adopted: dict[str, ClassTable] = {}
 """The tables of what outlives a map, by their ids; one for each process that has sent such things to this one."""
 
 
+_origin = uuid.uuid4().hex
+"""This process, among all that may send to one another."""
+_numbers = count()
+
+
+def _become_another() -> None:
+    global _origin  # noqa: PLW0603 - a fact about the process
+    _origin = uuid.uuid4().hex
+
+
+_forks.in_child(_become_another)
+
+
+def is_from_here(map_id: str) -> bool:
+    """Tell whether a map is of this very process."""
+    return map_id.startswith(_origin)
+
+
 def sender_table(route: Route = "value") -> ClassTable:
     """Return the table of a new map, known by its id for as long as somebody holds it."""
-    table = ClassTable(uuid.uuid4().hex, sender=True, route=route)
+    table = ClassTable(f"{_origin}-{next(_numbers)}", sender=True, route=route)
     _tables[table.map_id] = table
     return table
 

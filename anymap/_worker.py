@@ -488,7 +488,8 @@ class _Watch:
         _board.write_item(self._board, self._offset, self._known, now)
         # The caller gives up an item that is out of time, and others get the rest of its chunk. He may have done so up to
         # the moment in which the board told him that it has ended.
-        if self._timeout is not None and time.monotonic() - before > self._timeout:
+        has_ended = self.since != before
+        if has_ended and self._timeout is not None and time.monotonic() - before > self._timeout:
             return _NO_MORE
         return now + self._glance
 
@@ -632,8 +633,8 @@ def _inside(task: Task) -> Iterator[Seat]:
 
 def serves() -> bool:
     """Tell whether this process works for maps of another one."""
-    # Where an engine of the caller's has workers in his own process, the table of classes is the sender's own.
-    return any(not context.classes.is_senders for context in list(_contexts.values()))
+    # An engine of the caller's may have workers in his own process.
+    return not all(map(_payload.is_from_here, list(_contexts)))
 
 
 def settle_in(parent: int) -> None:

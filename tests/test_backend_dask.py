@@ -450,6 +450,38 @@ def test_an_item_that_was_late_while_its_map_ran_gets_no_place_back(cluster: Clu
     over.touch()
 
 
+def take_a_while(x: int) -> int:
+    time.sleep(0.3)  # so that the map looks several times whether somebody waits for it
+    return x
+
+
+class Actor:
+    def map(self) -> list[int]:
+        return anymap.pmap(take_a_while, range(2), backend="dask")
+
+
+kept: list[Any] = []
+
+
+def begin_a_map() -> None:
+    kept.append(anymap.pmap(take_a_while, range(8), backend="dask", lazy=True, chunksize=1))
+    next(kept[0])
+
+
+def read_it() -> list[int]:
+    with kept.pop() as results:
+        return list(results)
+
+
+def test_a_map_in_an_actor_is_wanted(local_client: Client) -> None:
+    assert local_client.submit(Actor, actor=True).result(LONG).map().result(LONG) == [0, 1]
+
+
+def test_a_map_that_another_task_goes_on_with_is_wanted(local_client: Client) -> None:
+    local_client.submit(begin_a_map).result(LONG)
+    assert local_client.submit(read_it).result(LONG) == list(range(1, 8))
+
+
 def test_a_map_in_an_item_that_nobody_waits_for_ends(cluster: Cluster, tmp_path: Path) -> None:
     began, ended, over = (tmp_path / name for name in ("began", "ended", "over"))
 
@@ -471,30 +503,41 @@ def test_a_map_in_an_item_that_nobody_waits_for_ends(cluster: Cluster, tmp_path:
     with pytest.raises(ValueError, match="0"):
         anymap.pmap(outer, range(2), backend=Dask(address=cluster.address), chunksize=1)
     until(ended.exists)
-    ran = set(tmp_path.glob("ran.*"))
-    over.touch()
     with Client(cluster.address, set_as_default=False) as client:
+        until(lambda: client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks))
+        ran = set(tmp_path.glob("ran.*"))
+        over.touch()
         assert client.gather([client.submit(abs, -1, workers=[at], pure=False) for at in client.nthreads()]) == [1, 1]
-    assert set(tmp_path.glob("ran.*")) == ran
+        assert set(tmp_path.glob("ran.*")) == ran
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("whose", ["ours", "others'"])
-def test_what_a_map_that_failed_has_left_keeps_no_place(whose: str, cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("whose", "logs"), [("ours", None), ("others'", None), ("others'", "off")])
+def test_what_a_map_that_failed_has_left_keeps_no_place(
+    whose: str, logs: str | None, cluster: Cluster, tmp_path: Path
+) -> None:
     stuck, over = tmp_path / "stuck", tmp_path / "over"
 
     def stick(x: int) -> None:
         if x == 0:
             until(stuck.exists)
             raise ValueError(x)
+        (tmp_path / f"pid.{os.getpid()}").touch()
         stuck.touch()
         until(over.exists)
 
     cluster.add_settled_workers(2)
     backend = Dask(address=cluster.address) if whose == "others'" else Dask()
-    with pytest.raises(ValueError, match="0"):
-        anymap.pmap(stick, range(2), backend=backend, workers=2, chunksize=1)
-    assert anymap.pmap(abs, range(-20, 0), backend=backend, workers=2, chunksize=1) == list(range(20, 0, -1))
+    options: dict[str, Any] = {"backend": backend, "workers": 2, "chunksize": 1}
+    events: list[Any] = []
+    with anymap.using(**({"logs": logs} if logs else {})):
+        with pytest.raises(ValueError, match="0"):
+            anymap.pmap(stick, range(2), **options)
+        assert anymap.pmap(abs, range(-20, 0), progress=events.append, **options) == list(range(20, 0, -1))
+    assert events[-1].lost == 0
+    if whose == "ours":  # a worker that has nothing else to do is replaced
+        [mark] = tmp_path.glob("pid.*")
+        until(lambda: not psutil.pid_exists(int(mark.suffix[1:])))
     over.touch()
 
 
@@ -826,7 +869,7 @@ def test_a_place_that_was_given_to_others_is_not_taken_again(cluster: Cluster, t
     cluster.add_settled_workers(1)
     backend = Dask(address=cluster.address)
     ways = ["no map", "map before", "map after", "map meanwhile"]
-    late = anymap.pmap(stick, ways, backend=backend, timeout=0.3, chunksize=1, on_error="return")
+    late = anymap.pmap(stick, ways, backend=backend, timeout=1, chunksize=1, on_error="return")
     assert {type(exc) for exc in late} == {anymap.ItemTimeout}
     over.touch()
     with Client(cluster.address, set_as_default=False) as client:

@@ -1009,6 +1009,29 @@ def test_a_timeout_counts_for_each_attempt_from_its_start(name: str, tmp_path: P
     over.touch()
 
 
+def test_threads_are_as_many_as_before_when_one_was_given_up() -> None:
+    began, over = threading.Event(), threading.Event()
+    both = threading.Barrier(2)
+
+    def stick() -> None:
+        began.set()
+        over.wait(LONG)
+
+    def meet() -> None:
+        both.wait(5)
+
+    backend = Threads().fresh()
+    backend.open(2)
+    stuck = backend.submit(stick)  # type: ignore[arg-type] - to the backend a task is no more than a callable
+    assert began.wait(LONG)
+    backend.abandon(stuck)
+    for _ in ("while it is stuck", "after it has ended"):
+        for met in [backend.submit(meet) for _ in range(2)]:  # type: ignore[arg-type]
+            met.result(LONG)
+        over.set()
+    backend.close(abandon=False)
+
+
 @pytest.mark.parametrize("name", ["threads", pytest.param("joblib", marks=pytest.mark.joblib)])
 def test_what_was_given_to_others_is_not_taken_back_when_a_late_item_ends_after_all(name: str) -> None:
     over = threading.Event()
@@ -1025,7 +1048,7 @@ def test_what_was_given_to_others_is_not_taken_back_when_a_late_item_ends_after_
             over.wait(LONG)
         return x
 
-    options: dict[str, Any] = {"timeout": 0.2, "chunksize": 4, "lazy": True, "on_error": "return"}
+    options: dict[str, Any] = {"timeout": 1, "chunksize": 4, "lazy": True, "on_error": "return"}
     with (
         pytest.importorskip("joblib").parallel_config("threading"),
         pmap(stick, range(20), backend=name, workers=2, **options) as results,

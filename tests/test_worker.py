@@ -73,6 +73,13 @@ def test_a_chunk_ends_with_an_item_that_the_map_may_have_given_up(clock: Clock, 
 
 
 @memory
+def test_a_chunk_that_begins_late_begins(monkeypatch: pytest.MonkeyPatch, shares_memory: bool) -> None:
+    now = iter(range(100, 1000))
+    monkeypatch.setattr(_worker.time, "monotonic", lambda: float(next(now)))
+    assert run(abs, [-1, -2], Board(None), timeout=0.5, shares_memory=shares_memory).done == 1
+
+
+@memory
 def test_a_map_that_has_ended_begins_no_further_item(clock: Clock, shares_memory: bool) -> None:
     board = Board(None)
 

@@ -1,4 +1,4 @@
-"""What is done inside of a dask task: leaving its place to others, and telling the map how far it is."""
+"""What is done inside of a dask task: it has a place in its worker, leaves that to others, and tells its map how far it is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from distributed import get_worker, rejoin, secede, threadpoolexecutor
 from distributed.worker import thread_state
 from distributed.worker_state_machine import SecedeEvent
 
+from anymap import _forks, _worker
+
+_LOOK = 0.2
+"""Seconds between two looks whether anybody still waits for the tasks of this process."""
+
 
 class DaskTask(NamedTuple):
     """A task that a thread of this process runs."""
@@ -20,12 +25,12 @@ class DaskTask(NamedTuple):
 
     def is_wanted(self) -> bool:
         """Tell whether anybody still waits for it."""
-        return self.key is None or not is_cancelled(self.worker.state.tasks.get(self.key))
+        return not is_cancelled(self.worker.state.tasks.get(self.key))
 
 
 def is_cancelled(state: Any) -> bool:
-    """Tell whether a worker's state of a task that it runs is that nobody waits for it."""
-    return state is None or state.state == "cancelled"
+    """Tell whether nobody waits for a task, by the worker's state of it; a task that runs is not forgotten before it ends."""
+    return state is not None and state.state == "cancelled"
 
 
 def running() -> DaskTask | None:
@@ -34,37 +39,135 @@ def running() -> DaskTask | None:
         worker = get_worker()
     except ValueError:
         return None
-    # An actor's thread has no key.
     return DaskTask(worker, getattr(thread_state, "key", None)) if runs_here(worker.loop) else None
 
 
 def runs_here(loop: Any) -> bool:
     """Tell whether the thread that runs an event loop is in this process: a fork has the loop, but not the thread."""
-    running = loop.asyncio_loop
-    return not running.is_running() or running._thread_id in sys._current_frames()
+    loop = loop.asyncio_loop
+    return not loop.is_running() or loop._thread_id in sys._current_frames()
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+class _Place:
+    """That of a thread among those that take this worker's tasks, while it runs one of ours."""
+
+    def __init__(self, task: DaskTask) -> None:
+        self.task = task
+        self._executor: Any = getattr(threadpoolexecutor.thread_state, "executor", None)
+        """``None``: not dask's own, and nothing is known of its places."""
+        self._thread = threading.current_thread()
+        self._began = time.time()
+        self._is_others = False
+        self._closed = False
+
+    def give_away(self) -> None:
+        """Do for the task's thread what :func:`distributed.secede` does for the one that calls it."""
+        with threadpoolexecutor.threads_lock:
+            if self._closed or self._executor is None:
+                return
+            self._fill()
+            if self._is_others:
+                return
+            self._is_others = True
+            now = time.time()
+            stimulus: Any = SecedeEvent(
+                key=self.task.key, compute_duration=now - self._began, stimulus_id=f"secede-{now}"
+            )
+            # Under the lock, as it must not come after the task's end: the worker would end of it.
+            self.task.worker.loop.add_callback(self.task.worker.handle_stimulus, stimulus)
+
+    def take_back(self) -> None:
+        """Rejoin the pool when another task has ended, unless the place was given away."""
+        if self._is_others:
+            return
+        rejoin()
+        with threadpoolexecutor.threads_lock:
+            if self._is_others:  # by now
+                self._fill()
+
+    def close(self) -> None:
+        """The task has ended: a thread that has no place is to end, too."""
+        with threadpoolexecutor.threads_lock:
+            self._closed = True
+            if self._executor is not None and self._thread not in self._executor._threads:
+                threadpoolexecutor.thread_state.proceed = False
+
+    def _fill(self) -> None:
+        self._executor._threads.discard(self._thread)
+        self._executor._adjust_thread_count()
 
 
 _here = threading.local()
-"""The line of the task that this thread runs."""
+"""The place of this thread."""
+_taken: set[_Place] = set()
+_lock = _forks.Lock()
+_watcher: threading.Thread | None = None
+
+
+def run_apart(*arguments: Any) -> bytes:
+    """Do what :func:`anymap._worker.run_apart` does, in a place that others get when nobody waits for it any more."""
+    task = running()
+    if task is None:
+        return _worker.run_apart(*arguments)
+    place = _here.place = _Place(task)
+    _watch_over(place)
+    try:
+        return _worker.run_apart(*arguments)
+    finally:
+        with _lock:
+            _taken.discard(place)
+        place.close()
+        _here.place = None
+
+
+def _watch_over(place: _Place) -> None:
+    global _watcher  # noqa: PLW0603 - one for the process, while there is something to watch
+    with _lock:
+        _taken.add(place)
+        if _watcher is None:
+            _watcher = threading.Thread(target=_watch, name="anymap-places", daemon=True)
+            _watcher.start()
+
+
+def _watch() -> None:
+    global _watcher  # noqa: PLW0603 - see _watch_over
+    while True:
+        time.sleep(_LOOK)
+        with _lock:
+            taken = list(_taken)
+            if not taken:
+                _watcher = None
+                return
+        for place in taken:
+            if not place.task.is_wanted():
+                place.give_away()
 
 
 def leave_place() -> bool:
     """Leave this worker's slot to other tasks, maybe those that are waited for; return whether this thread had one."""
+    executor = getattr(threadpoolexecutor.thread_state, "executor", None)
+    if executor is None or threading.current_thread() not in executor._threads:
+        return False
     try:
         secede()
-    except (KeyError, AttributeError):  # it has left before; it is not one of the worker's own threads
+    except KeyError:  # just now it was given away
         return False
     return True
 
 
 def come_back() -> None:
-    """Take a slot again, when another task has ended; but not for an item whose place is others' for good."""
-    line: _Line | None = getattr(_here, "line", None)
-    if line is None:
+    """Take a slot again. That takes until another task of this worker has ended."""
+    place: _Place | None = getattr(_here, "place", None)
+    if place is None:
         rejoin()
-    elif not line.has_stepped_aside:
-        rejoin()
-        line.settle()
+    else:
+        place.take_back()
+
+
+# --- the way home -----------------------------------------------------------------------------------------------------
 
 
 class Topic(NamedTuple):
@@ -74,58 +177,21 @@ class Topic(NamedTuple):
     map_id: str
 
     def connect(self) -> _Line:
-        line = _here.line = _Line(self)
-        return line
+        return _Line(self, _here.place)
 
 
 class _Line:
     """One task's end of it."""
 
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: Topic, place: _Place) -> None:
         self._topic = topic
-        # The thread that sends has neither of them.
-        self._task = DaskTask(get_worker(), thread_state.key)
-        self._executor: Any = getattr(threadpoolexecutor.thread_state, "executor", None)
-        self._thread = threading.current_thread()
-        self._began = time.time()
-        self.has_stepped_aside = False
-        self._closed = False
+        self._place = place
 
     def send(self, message: bytes) -> None:
-        self._task.worker.log_event(self._topic.name, [self._topic.map_id, message])
+        self._place.task.worker.log_event(self._topic.name, [self._topic.map_id, message])
 
     def is_wanted(self) -> bool:
-        return self._task.is_wanted()
+        return self._place.task.is_wanted()
 
     def step_aside(self) -> None:
-        """Do for the task's thread what :func:`distributed.secede` does for the one that calls it."""
-        if self._executor is None:  # not dask's own
-            return
-        with threadpoolexecutor.threads_lock:
-            if self._closed or self.has_stepped_aside:
-                return
-            self.has_stepped_aside = True
-            self._fill_place()
-        stimulus: Any = SecedeEvent(
-            key=self._task.key, compute_duration=time.time() - self._began, stimulus_id=f"secede-{time.time()}"
-        )
-        self._task.worker.loop.add_callback(self._task.worker.handle_stimulus, stimulus)
-
-    def settle(self) -> None:
-        """See to it that a thread that has stepped aside meanwhile has no place."""
-        with threadpoolexecutor.threads_lock:
-            if self.has_stepped_aside:
-                self._fill_place()
-
-    def close(self) -> None:
-        with threadpoolexecutor.threads_lock:
-            self._closed = True
-            if self.has_stepped_aside:
-                # Only the thread itself can tell dask that it is to end.
-                threadpoolexecutor.thread_state.proceed = False
-                self._fill_place()
-        _here.line = None
-
-    def _fill_place(self) -> None:
-        self._executor._threads.discard(self._thread)
-        self._executor._adjust_thread_count()
+        self._place.give_away()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dask.config
 
 from anymap import _forks, _worker
+from anymap._dask import inside
 from anymap._payload import Parcel, SpilledParcel
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def pack(task: Task, shipment: Shipment | None, places: Places | None, store: St
         apart.append(carried.parts)
         shared[key] = carried.packed._replace(parcel=carried.parcel._replace(data=_gap(), left_out=()))
     task = type(task)(spec, _alone(task.rows), task.count, task.slot, task.budget, task.classes, task.start)
-    call = Call(_worker.run_apart, _worker.dialect(), task, function, shipment, shared)
+    call = Call(inside.run_apart, _worker.dialect(), task, function, shipment, shared)
     return pickle.dumps(call, 5, buffer_callback=_leave_out), apart
 
 

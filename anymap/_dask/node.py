@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import pickle
-import signal
 import socket
 import sys
 import time
@@ -32,7 +30,9 @@ _HOST = "127.0.0.1"
 _LAST_WORDS = 3.0
 """Seconds that workers have to close what they have made for themselves, when the cluster ends."""
 _GRACE = 0.2
-"""Seconds, twice that at most, that items which nobody waits for have to end by themselves."""
+"""Seconds, to twice as many, that items which nobody waits for have to end by themselves."""
+_STUCK = b"stuck"
+"""What a worker says that runs nothing but items which nobody waits for."""
 _FALSE_STARTS = 3
 """So many workers in a row that end before they are ready: another one would do no better."""
 
@@ -121,6 +121,8 @@ class _Cluster:
         self._workers: set[Node] = set()
         self._ready: dict[Node, str] = {}
         """The addresses of those that are ready."""
+        self._retiring: list[asyncio.Future[None]] = []
+        """Held: the loop alone would not keep them."""
         self._complete = False
         self._false_starts = 0
         self._address = ""
@@ -173,16 +175,26 @@ class _Cluster:
         wire.send(worker.line.fileno(), self._address.encode())
 
     def _hear(self, worker: Node) -> None:
-        address = wire.receive(worker.line.fileno())
-        if address is None:
+        said = wire.receive(worker.line.fileno())
+        if said is None:
             self._replace(worker)
             return
-        self._ready[worker] = address.decode()
+        if said == _STUCK:
+            self._retiring.append(asyncio.ensure_future(self._retire(worker)))
+            return
+        self._ready[worker] = said.decode()
         self._false_starts = 0
         _report(self._line, Joined(self._ready[worker], worker.process.pid))
         if len(self._ready) == self._count and not self._complete:
             self._complete = True
             _report(self._line, Complete())
+
+    async def _retire(self, worker: Node) -> None:
+        # As planned: what dask has sent it meanwhile goes to others, and nobody is told that anything was lost.
+        await self._scheduler.remove_worker(
+            self._ready[worker], stimulus_id="anymap-retire", expected=True, close=False
+        )
+        worker.process.kill()
 
     def _replace(self, worker: Node) -> None:
         asyncio.get_running_loop().remove_reader(worker.line)
@@ -229,7 +241,7 @@ async def _work(line: int, make: Callable[[], Any]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(line, hung_up.set)
     wire.send(line, worker.address.encode())
-    watching = asyncio.ensure_future(_end_when_stuck(worker))  # held: the loop alone would not keep it
+    watching = asyncio.ensure_future(_ask_for_its_end_when_stuck(line, worker))
     ends = [asyncio.ensure_future(end) for end in (worker.finished(), hung_up.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
@@ -241,18 +253,28 @@ async def _work(line: int, make: Callable[[], Any]) -> None:
         child.leave()
 
 
-async def _end_when_stuck(worker: Any) -> None:
-    """End this process if nobody waits for anything that it runs: its place is needed, and a thread cannot be ended."""
-    from anymap._dask import inside  # noqa: PLC0415 - imports what this module must not
+async def _ask_for_its_end_when_stuck(line: int, worker: Any) -> None:
+    """Have this process ended if it is of no use but to items that nobody waits for: a thread alone cannot be."""
+    from distributed.core import Status  # noqa: PLC0415 - takes half a second
 
     stuck: set[Any] = set()
     while True:
         await asyncio.sleep(_GRACE)
-        under_way = worker.state.executing | worker.state.long_running
-        unwanted = under_way if all(map(inside.is_cancelled, under_way)) else set()
+        unwanted = _unwanted(worker.state)
         if unwanted & stuck:
-            os.kill(os.getpid(), signal.SIGKILL)
+            worker.status = Status.paused  # begins nothing any more
+            wire.send(line, _STUCK)
+            return
         stuck = unwanted
+
+
+def _unwanted(state: Any) -> set[Any]:
+    """Return what a worker runs, if nobody waits for any of it, nor for anything else that the worker has."""
+    from anymap._dask import inside  # noqa: PLC0415 - imports what this module must not
+
+    under_way: set[Any] = state.executing | state.long_running
+    needed = state.actors or any(task.state == "memory" for task in state.tasks.values())
+    return under_way if not needed and all(map(inside.is_cancelled, under_way)) else set()
 
 
 def _silence() -> None:

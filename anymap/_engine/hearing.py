@@ -103,11 +103,11 @@ class Hearing:
             self._waiting_bytes -= sum(map(len, letters))
             return letters
 
-    def settle(self) -> None:
-        """See to it that what workers have told so far has been heard."""
+    def settle(self, patience: float = post.TO_SETTLE) -> None:
+        """See to it that what workers have told so far has been heard, if that takes no more than so many seconds."""
         self.catch_up()
         if self._box is not None:
-            self._box.settle()
+            self._box.settle(patience)
 
     # --- who hears it -----------------------------------------------------------------------------------------------
 

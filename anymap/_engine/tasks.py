@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from anymap.progress import Emitter
     from anymap.progress.events import Sink
 
+_TO_SETTLE = 0.1
+"""Seconds. The thread that waits so long has deadlines to look after."""
 _MOST = 1000
 """As many are known at once; what more there are goes untold."""
 
@@ -29,8 +31,8 @@ _MOST = 1000
 class Tasks:
     """Keeps the last word on each task that is under way. Told by many threads, it tells by one, when asked to."""
 
-    def __init__(self, emitter: Emitter, meter: Meter, traits: Traits, settle: Callable[[], object]) -> None:
-        """``settle`` sees to it that what has been told so far is heard."""
+    def __init__(self, emitter: Emitter, meter: Meter, traits: Traits, settle: Callable[[float], object]) -> None:
+        """``settle`` waits so many seconds at most for what has been told so far to be heard."""
         self._emitter = emitter
         self._settle = settle
         self._meter = meter
@@ -68,7 +70,7 @@ class Tasks:
         over = {event.key for event in known if event.index is not None and not any(event.index in of for of in flying)}
         if over:
             # Their items told the last of it before they ended. By its own way it may come later.
-            self._settle()
+            self._settle(_TO_SETTLE)
             self._end(over)
         self._emit()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BLOCK = 256 * 1024
 _SIZE = 1024 * 1024
 """Bytes that the pipe holds, where the system lets it have so many."""
-_TO_SETTLE = 5.0
+TO_SETTLE = 5.0
 """Seconds that a map waits at its end for its letters to be handled."""
 _OFFICE = 0
 """The tag of what the office writes to itself."""
@@ -44,9 +44,9 @@ class Box:
         self.path = office.path
         self.tag = tag
 
-    def settle(self) -> None:
+    def settle(self, patience: float = TO_SETTLE) -> None:
         """Wait until everything that has been written so far has been handled. On the thread that does it: return."""
-        self._office.settle()
+        self._office.settle(patience)
 
     def close(self) -> None:
         """Throw away what comes from now on."""
@@ -92,7 +92,7 @@ class _Office:
         """Tell whether nobody has tidied it away."""
         return os.path.exists(self.path)
 
-    def settle(self) -> None:
+    def settle(self, patience: float) -> None:
         if threading.current_thread() is self._thread:
             return
         number, passed = next(self._numbers), threading.Event()
@@ -101,7 +101,7 @@ class _Office:
                 return
             self._marks[number] = passed
             self._write(number)
-        passed.wait(_TO_SETTLE)
+        passed.wait(patience)
         self._marks.pop(number, None)
 
     def close(self) -> None:

@@ -70,16 +70,13 @@ class Line(Protocol):
         """Send a short message. May raise anything where the worker is about to end."""
 
     def is_wanted(self) -> bool:
-        """Tell whether anybody still waits for the task. If not, it steps aside, and ends after its item."""
+        """Tell whether anybody still waits for the task; if not, it stops after its item."""
 
     def step_aside(self) -> None:
         """The thread that connected may be stuck in an item that was given up: let others have its place, if that can be.
 
         May be called again.
         """
-
-    def close(self) -> None:
-        """Called at the end of the task, in the thread that connected. One that has stepped aside is not to come back."""
 
 
 class Channel(Protocol):

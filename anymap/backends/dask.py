@@ -51,10 +51,11 @@ class Dask(Backend):
     once to each worker, and go before what the workers have by these names.
 
     On a cluster of our own a death costs the item that ran, and the worker of an item that is out of time is ended.
+    Items that a map leaves running when it ends early have their worker ended, too, as soon as it has nothing else to do.
     Elsewhere, when a worker dies, any of the tasks that dask had sent it may have been the one that ran, so their items
     are suspects alike; dask may also run them again by itself, if a worker is idle before we hear of the death, which
-    takes some hundredths of a second. An item that is out of time is left alone there, as others share its worker, and
-    its place in the worker is given to others.
+    takes some hundredths of a second. An item that is out of time, or of a map that has ended, is left alone there,
+    as others share its worker, and its place in the worker is given to others.
 
     >>> from anymap import pmap
     >>> from anymap.backends import Dask
@@ -231,7 +232,7 @@ class Dask(Backend):
         if hasattr(self, "_store"):
             self._store.close()
         self._exit.close()
-        if self._seceded == threading.get_ident():
+        if self._task is not None and self._seceded == threading.get_ident() and self._task.is_wanted():
             inside.come_back()
 
     def _end_all(self, exc: Exception) -> None:

@@ -30,8 +30,8 @@ class Threads(Backend):
         self.workers = workers or _cpus.available()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        """Those that take tasks; one that is stuck in an item that was given up is to take no more."""
         self._running: dict[threading.Thread, Future[Answer]] = {}
-        self._given_up: set[Future[Answer]] = set()
         self._lock = threading.Lock()
         self._unfinished = 0
         self._limit = inner_threads.limit(self.workers, self.inner_threads)
@@ -49,9 +49,11 @@ class Threads(Backend):
         if future.cancel():
             return
         with self._lock:
-            if not future.done():  # else its thread goes on with other tasks
-                self._given_up.add(future)
-                self._start_thread()
+            if future.done():  # its thread goes on with other tasks
+                return
+            self._start_thread()
+            [stuck] = [thread for thread, running in tuple(self._running.items()) if running is future]
+            self._threads.remove(stuck)
 
     def close(self, *, abandon: bool) -> None:
         made = sys.modules.get("anymap._per_worker")
@@ -61,10 +63,9 @@ class Threads(Backend):
             self._jobs.put(None)
         inner_threads.lift(self._limit)
         if is_to_close:
-            # What they close is closed when the map is over, but for those that are stuck.
+            # What they close is closed when the map is over.
             for thread in self._threads:
-                if self._running.get(thread) not in self._given_up:
-                    thread.join()
+                thread.join()
 
     def _start_another_thread(self) -> None:
         try:
@@ -88,10 +89,10 @@ class Threads(Backend):
                 _fulfil(future, task)
             with self._lock:
                 self._unfinished -= 1
-                has_place = future not in self._given_up
+                takes_more = thread in self._threads
             # The future refers to the map, and that to this backend: who keeps it keeps all of them.
             del self._running[thread], job, future, task
-            if not has_place:
+            if not takes_more:
                 break
         if (made := sys.modules.get("anymap._per_worker")) is not None:
             made.close_here()
