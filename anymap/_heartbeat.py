@@ -106,8 +106,9 @@ def _enter(chunk: _Chunk) -> None:
     with _lock:
         _chunks.add(chunk)
         if _thread is None:
-            _thread = threading.Thread(target=_tell, name="anymap-heartbeat", daemon=True)
-            _thread.start()
+            thread = threading.Thread(target=_tell, name="anymap-heartbeat", daemon=True)
+            thread.start()
+            _thread = thread
 
 
 def _tell() -> None:

@@ -113,8 +113,8 @@ def run_apart(*arguments: Any) -> bytes:
     if task is None:
         return _worker.run_apart(*arguments)
     place = _here.place = _Place(task)
-    _watch_over(place)
     try:
+        _watch_over(place)
         return _worker.run_apart(*arguments)
     finally:
         with _lock:
@@ -128,8 +128,9 @@ def _watch_over(place: _Place) -> None:
     with _lock:
         _taken.add(place)
         if _watcher is None:
-            _watcher = threading.Thread(target=_watch, name="anymap-places", daemon=True)
-            _watcher.start()
+            watcher = threading.Thread(target=_watch, name="anymap-places", daemon=True)
+            watcher.start()
+            _watcher = watcher
 
 
 def _watch() -> None:
