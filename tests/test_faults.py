@@ -1009,6 +1009,51 @@ def test_a_timeout_counts_for_each_attempt_from_its_start(name: str, tmp_path: P
     over.touch()
 
 
+@pytest.mark.joblib
+@pytest.mark.timeout(60)
+def test_joblib_s_threads_are_replaced_though_others_end_at_that_moment() -> None:
+    def stay(x: int) -> int:
+        time.sleep(0.5 if x < 4 else 0.0)
+        return x
+
+    with pytest.importorskip("joblib").parallel_config("threading"):
+        found = pmap(
+            stay, range(12), backend="joblib", workers=2, timeout=0.2, chunksize=1, retries=1, on_error="return"
+        )
+    assert [x for x in range(12) if found[x] != x] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in KILLING[:2]])
+def test_an_item_that_a_worker_begins_before_it_is_killed_for_another_is_not_to_blame(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late, began = tmp_path / "late", tmp_path / "began"
+    kind = getattr(anymap.backends, name.capitalize())
+    kill = kind.kill
+
+    def kill_too_late(self: Any, pid: int) -> None:
+        late.touch()
+        wait_for(began)
+        kill(self, pid)
+
+    def stay(x: int) -> int:
+        if x == 0:
+            wait_for(late)  # and so ends after all
+        elif not began.exists():
+            began.touch()
+            time.sleep(LONG)
+        return x
+
+    monkeypatch.setattr(kind, "kill", kill_too_late)
+    assert pmap(stay, range(2), backend=name, workers=1, timeout=1, chunksize=1) == [0, 1]
+
+
+def wait_for(file: Path) -> None:
+    give_up = time.monotonic() + LONG
+    while not file.exists() and time.monotonic() < give_up:
+        time.sleep(0.01)
+
+
 def test_threads_are_as_many_as_before_when_one_was_given_up() -> None:
     began, over = threading.Event(), threading.Event()
     both = threading.Barrier(2)

@@ -165,6 +165,33 @@ def test_items_that_are_given_up_take_places_until_they_end() -> None:
 
 
 @pytest.mark.parametrize("make", [ThreadPoolExecutor, multiprocessing.pool.ThreadPool])
+def test_an_item_that_was_given_up_and_ends_makes_no_room_for_one_more(make: Callable[[int], Any]) -> None:
+    over, lock = threading.Event(), threading.Lock()
+    running, most = 0, 0
+
+    def work(item: int) -> int:
+        nonlocal running, most
+        if item == 0:
+            over.wait(LONG)
+            return item
+        with lock:
+            running += 1
+            most = max(most, running)
+        if item == 3:
+            over.set()
+        time.sleep(0.01)  # so that two would be seen together
+        with lock:
+            running -= 1
+        return item
+
+    with make(4) as engine:
+        results = pmap(work, range(60), backend=engine, workers=1, timeout=1, on_error="return", chunksize=1)
+    assert isinstance(results.pop(0), ItemTimeout)
+    assert results == list(range(1, 60))
+    assert most == 1
+
+
+@pytest.mark.parametrize("make", [ThreadPoolExecutor, multiprocessing.pool.ThreadPool])
 def test_a_map_inside_of_a_map_does_not_wait_for_the_threads_that_wait_for_it(make: Callable[[int], Any]) -> None:
     with make(1) as engine:
         with pytest.raises(UnsupportedOption, match="may wait for itself for ever"):

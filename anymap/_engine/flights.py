@@ -69,6 +69,8 @@ class Flights:
         self._lock = threading.RLock()
         self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
         self._dead: set[int] = set()
+        self._killed: set[int] = set()
+        """Workers that were to be killed for an item that was out of time."""
         self._grounded = False
         self._last_death: Exception | None = None
 
@@ -275,8 +277,8 @@ class Flights:
             return None
         if dead is not None and mark.pid not in dead:
             return -1
-        if chunk.expired is not None and chunk.expired != mark.position:
-            # It finished just before its worker was killed for it, and the item after it is not to blame.
+        if chunk.expired != mark.position and mark.pid in self._killed:
+            # What was out of time ended just before its worker was killed for it, and what came after it is not to blame.
             return -1
         return mark.position
 
@@ -350,7 +352,9 @@ class Flights:
             if flight is None or self.carrier.board.read(flight[1]) != mark:
                 return
             chunk.expired = mark.position
-            if not self._backend.traits.kills:
+            if self._backend.traits.kills:
+                self._killed.add(mark.pid)
+            else:
                 self._give_up(chunk, mark)
         if self._backend.traits.kills:
             self._backend.kill(mark.pid)

@@ -78,9 +78,11 @@ class OnLent(Backend):
         return self.workers - max(len(self._stuck) - self._spare, 0)
 
     def abandon(self, future: Future[Answer]) -> None:
-        if (sent := self._forget(future)) is not None:
+        with self._lock:
+            if (sent := self._sent.pop(future, None)) is None:
+                return
             self._stuck[future] = sent
-            self._start_next()
+        self._start_next()
 
     def close(self, *, abandon: bool) -> None:  # noqa: ARG002 - what still runs is not ours to end
         if not hasattr(self, "_sent"):
@@ -111,8 +113,9 @@ class OnLent(Backend):
 
     def _land(self, future: Future[Answer], outcome: Callable[[], Answer]) -> None:
         """End a task's future with what ``outcome`` returns or raises. Called on a thread of the engine's."""
-        self._forget(future)
-        self._stuck.pop(future, None)
+        with self._lock:
+            sent = self._sent.pop(future, None)
+            self._stuck.pop(future, None)
         try:
             answer = outcome()
         except BaseException as exc:  # noqa: BLE001 - whatever it is, somebody waits for it
@@ -120,7 +123,8 @@ class OnLent(Backend):
             self._drop_queued()
             fail(future, exc)
         else:
-            self._start_next()
+            if sent is not None:  # else another one has been started in its place
+                self._start_next()
             with contextlib.suppress(InvalidStateError):
                 future.set_result(answer)
 

@@ -236,13 +236,14 @@ class _Threads(_Engine):
                 self._given_up.add(future)
                 pool = self._backend._get_pool()
                 pool._processes += 1
+                pool._join_exited_workers(pool._pool)  # else one that has just ended counts as one that is there
                 pool._repopulate_pool()
 
     def _land(self, future: Future[Answer], out: Any) -> None:
         super()._land(future, out)
         with self._lock:
             if future in self._given_up and (pool := self._backend._pool) is not None:
-                # There is a thread too many now. The next one that has nothing to do ends.
+                # There is a thread too many now: the one that takes this ends.
                 pool._processes -= 1
                 pool._inqueue.put(None)
 
