@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from anymap import _board, _letters
 from anymap._board import Mark
+from anymap._rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,9 +78,7 @@ class _Chunk:
         return self._timeout is not None and seconds > self._timeout and mark.position < self._count
 
 
-_chunks: set[_Chunk] = set()
-_lock = threading.Lock()
-_thread: threading.Thread | None = None
+_beats = Rounds(_Chunk.beat, _INTERVAL, "anymap-heartbeat")
 
 
 @contextlib.contextmanager
@@ -93,35 +92,10 @@ def beating(task: Task, board: bytearray) -> Iterator[_letters.Outbox | None]:
         return
     chunk = _Chunk(task, board, task.spec.channel.connect())
     try:
-        _enter(chunk)
-        yield chunk.outbox
+        with _beats.visiting(chunk):
+            yield chunk.outbox
     finally:
-        with _lock:
-            _chunks.discard(chunk)
         chunk.end()
-
-
-def _enter(chunk: _Chunk) -> None:
-    global _thread  # noqa: PLW0603 - one for the process, while there is something to tell
-    with _lock:
-        _chunks.add(chunk)
-        if _thread is None:
-            thread = threading.Thread(target=_tell, name="anymap-heartbeat", daemon=True)
-            thread.start()
-            _thread = thread
-
-
-def _tell() -> None:
-    global _thread  # noqa: PLW0603 - see _enter
-    while True:
-        time.sleep(_INTERVAL)
-        with _lock:
-            chunks = list(_chunks)
-            if not chunks:
-                _thread = None
-                return
-        for chunk in chunks:
-            chunk.beat()
 
 
 # --- the map's side -----------------------------------------------------------------------------------------------

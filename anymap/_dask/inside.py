@@ -11,7 +11,8 @@ from distributed import get_worker, rejoin, secede, threadpoolexecutor
 from distributed.worker import thread_state
 from distributed.worker_state_machine import SecedeEvent
 
-from anymap import _forks, _worker
+from anymap import _worker
+from anymap._rounds import Rounds
 
 _LOOK = 0.2
 """Seconds between two looks whether anybody still waits for the tasks of this process."""
@@ -63,6 +64,11 @@ class _Place:
         self._is_others = False
         self._closed = False
 
+    def look(self) -> None:
+        """Give it away if nobody waits for the task any more."""
+        if not self.task.is_wanted():
+            self.give_away()
+
     def give_away(self) -> None:
         """Do for the task's thread what :func:`distributed.secede` does for the one that calls it."""
         with threadpoolexecutor.threads_lock:
@@ -102,9 +108,7 @@ class _Place:
 
 _here = threading.local()
 """The place of this thread."""
-_taken: set[_Place] = set()
-_lock = _forks.Lock()
-_watcher: threading.Thread | None = None
+_looks = Rounds(_Place.look, _LOOK, "anymap-places")
 
 
 def run_apart(*arguments: Any) -> bytes:
@@ -114,37 +118,11 @@ def run_apart(*arguments: Any) -> bytes:
         return _worker.run_apart(*arguments)
     place = _here.place = _Place(task)
     try:
-        _watch_over(place)
-        return _worker.run_apart(*arguments)
+        with _looks.visiting(place):
+            return _worker.run_apart(*arguments)
     finally:
-        with _lock:
-            _taken.discard(place)
         place.close()
         _here.place = None
-
-
-def _watch_over(place: _Place) -> None:
-    global _watcher  # noqa: PLW0603 - one for the process, while there is something to watch
-    with _lock:
-        _taken.add(place)
-        if _watcher is None:
-            watcher = threading.Thread(target=_watch, name="anymap-places", daemon=True)
-            watcher.start()
-            _watcher = watcher
-
-
-def _watch() -> None:
-    global _watcher  # noqa: PLW0603 - see _watch_over
-    while True:
-        time.sleep(_LOOK)
-        with _lock:
-            taken = list(_taken)
-            if not taken:
-                _watcher = None
-                return
-        for place in taken:
-            if not place.task.is_wanted():
-                place.give_away()
 
 
 def leave_place() -> bool:

@@ -1,0 +1,56 @@
+"""Looking in, now and then, on what is under way in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from anymap import _forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+
+class Rounds(Generic[T]):
+    """One thread that calls ``visit`` with each of those present, every ``interval`` seconds, while there are any."""
+
+    def __init__(self, visit: Callable[[T], object], interval: float, name: str) -> None:
+        self._visit = visit
+        self._interval = interval
+        self._name = name
+        self._present: set[T] = set()
+        self._lock = _forks.Lock()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def visiting(self, one: T) -> Iterator[None]:
+        """Look in on ``one`` while this lasts."""
+        try:
+            self._enter(one)
+            yield
+        finally:
+            with self._lock:
+                self._present.discard(one)
+
+    def _enter(self, one: T) -> None:
+        with self._lock:
+            self._present.add(one)
+            if self._thread is None:
+                thread = threading.Thread(target=self._go_round, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _go_round(self) -> None:
+        while True:
+            time.sleep(self._interval)
+            with self._lock:
+                present = list(self._present)
+                if not present:
+                    self._thread = None
+                    return
+            for one in present:
+                self._visit(one)
