@@ -679,3 +679,17 @@ def test_a_module_that_is_imported_between_two_maps_does_not_end_the_warm_worker
         importlib.import_module(name)
         # A worker may have imported what was written just now before it was written anew.
         assert (workers_of_a_map() <= before) == (edited == 1.0)
+
+
+def test_a_module_that_is_loaded_again_right_after_a_map_is_new_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "loaded_again.py"
+    file.write_text("def edition(_): return 0")
+    module = importlib.import_module("loaded_again")
+    for edition in range(1, 4):
+        file.write_text(f"def edition(_): return {edition}")
+        os.utime(file, (edition, edition))  # else the compiled code of the one before may be taken for this one's
+        importlib.reload(module)
+        assert pmap(module.edition, range(2), backend="processes") == [edition] * 2

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECOND_OF_WORK = 1.0
+QUICK = 2e-7
+"""Seconds of an item for which nobody looks at the clock."""
 
 
 class Clock:
@@ -21,7 +23,13 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(_worker.time, "monotonic", lambda: self.now)
+        self.read = 0
+        """So often was it looked at."""
+        monkeypatch.setattr(_worker.time, "monotonic", self._read)
+
+    def _read(self) -> float:
+        self.read += 1
+        return self.now
 
     def take(self, seconds: float) -> float:
         self.now += seconds
@@ -196,3 +204,59 @@ def test_with_a_timeout_the_board_says_which_item_runs_and_since_when(clock: Clo
     # Clocks tick: an item may take no time at all.
     run(look, [0.0, 0.5, 0.0, 0.0, 2.0, 1.0], board, timeout=60.0, shares_memory=shares_memory)
     assert seen == [(0, 100.0), (1, 100.0), (2, 100.5), (3, 100.5), (4, 100.5), (5, 102.5)]
+
+
+# --- items so quick that it would cost as much again to look at the clock after each ----------------------------------
+
+
+@memory
+def test_the_clock_is_seldom_looked_at_between_quick_items(clock: Clock, shares_memory: bool) -> None:
+    ran = run(clock.take, [QUICK] * 10_000, Board(None), shares_memory=shares_memory)
+    assert ran.done == 10_000
+    assert clock.read < 10_000 / 10
+
+
+@memory
+def test_with_a_time_limit_each_quick_item_has_its_own_beginning(clock: Clock, shares_memory: bool) -> None:
+    run(clock.take, [QUICK] * 1000, Board(None), timeout=9.0, shares_memory=shares_memory)
+    assert clock.read > 1000
+
+
+@memory
+def test_what_is_slow_after_quick_items_soon_ends_a_chunk_that_is_over_its_time(
+    clock: Clock, shares_memory: bool
+) -> None:
+    durations = [QUICK] * 1000 + [SECOND_OF_WORK] * 100
+    ran = run(clock.take, durations, Board(None), budget=0.5, shares_memory=shares_memory)
+    assert ran.values == durations[: ran.done]
+    assert 1000 < ran.done <= 1000 + _worker._STRIDE
+
+
+@memory
+def test_slow_items_among_quick_ones_are_looked_after_one_by_one(clock: Clock, shares_memory: bool) -> None:
+    durations = [QUICK] * 1000 + [SECOND_OF_WORK] * 100
+    board = Board(None)
+
+    def cancel_late(seconds: float) -> None:
+        if clock.now > 150:  # fifty slow ones later
+            board.cancel()
+        clock.take(seconds)
+
+    ran = run(cancel_late, durations, board, shares_memory=shares_memory)
+    assert ran.done == 1000 + 51
+
+
+@memory
+def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, shares_memory: bool) -> None:
+    rows = list(range(1000))
+    bad = {777, 778, 790, 999}
+
+    def fail_if_bad(x: int) -> int:
+        clock.take(QUICK)
+        if x in bad:
+            raise ValueError(x)
+        return x
+
+    ran = run(fail_if_bad, rows, Board(None), shares_memory=shares_memory)
+    assert [position for position, _, _ in ran.failures] == sorted(bad)
+    assert ran.values == [None if x in bad else x for x in rows]

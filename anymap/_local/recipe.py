@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from operator import is_not
 from typing import Any
 
 from anymap._errors import UnsupportedOption
@@ -14,6 +15,8 @@ from anymap._local import inner_threads as libraries
 
 _CHANGES_ALL_THE_TIME = "PYTEST_CURRENT_TEST"
 """A variable that would make each test start workers of its own."""
+_REST = 0.1
+"""Seconds. To look for files that have changed takes longer than a small map, where there are many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +112,36 @@ class _Edition:
     def __init__(self) -> None:
         self._number = 0
         self._since = 0
+        self._looked = -_REST
         self._changed: dict[str, int] = {}
         self._count = 0
-        self._files: list[str] = []
+        self._files: dict[str, str] = {}
+        """By the name of the module."""
+        self._specs: list[Any] = []
+        """What each was loaded by, anew each time. Kept, so that none that comes later can be at the same place in memory."""
 
     def current(self) -> int:
-        if self._count != len(sys.modules):  # to look through all of them takes longer than a small map
-            modules = tuple(sys.modules.values())
-            self._count, self._files = len(modules), sorted(set(filter(_is_own, map(_file, modules))))
-        changed = {file: _changed(file) for file in self._files}
+        specs = self._loaded_by()
+        if _are_the_same(specs, self._specs) and time.monotonic() - self._looked < _REST:
+            return self._number
+        changed = {file: _changed(file) for file in self._files.values()}
         if any(when != self._changed.get(file, min(when, self._since)) for file, when in changed.items()):
             self._number += 1
             self._since = time.time_ns()
         self._changed.update(changed)
+        # At last: until then, other threads have to look for themselves.
+        self._looked, self._specs = time.monotonic(), specs
         return self._number
+
+    def _loaded_by(self) -> list[Any]:
+        if self._count != len(sys.modules):  # to look through all of them takes longer than a small map
+            files = {name: _file(module) for name, module in tuple(sys.modules.items())}
+            self._count, self._files = len(files), {name: file for name, file in files.items() if _is_own(file)}
+        return [getattr(sys.modules.get(name), "__spec__", None) for name in self._files]
+
+
+def _are_the_same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and not any(map(is_not, some, others))
 
 
 _edition = _Edition()
