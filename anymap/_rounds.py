@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -16,7 +17,10 @@ T = TypeVar("T")
 
 
 class Rounds(Generic[T]):
-    """One thread that calls ``visit`` with each of those present, every ``interval`` seconds, while there are any."""
+    """One thread that calls ``visit`` with each of those present, every ``interval`` seconds, while there are any.
+
+    If that raises, it is said once, and that one is not visited again.
+    """
 
     def __init__(self, visit: Callable[[T], object], interval: float, name: str) -> None:
         self._visit = visit
@@ -53,4 +57,12 @@ class Rounds(Generic[T]):
                     self._thread = None
                     return
             for one in present:
-                self._visit(one)
+                self._try_to_visit(one)
+
+    def _try_to_visit(self, one: T) -> None:
+        try:
+            self._visit(one)
+        except Exception:
+            with self._lock:
+                self._present.discard(one)
+            logging.getLogger("anymap").exception("%s: nobody looks after a task any more", self._name)

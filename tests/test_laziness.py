@@ -9,6 +9,7 @@ import queue
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -423,3 +424,28 @@ def test_the_iterator_may_be_passed_on_to_another_thread(backend: Backend) -> No
     thread.start()
     thread.join(LONG)
     assert [first, *rest] == [2 * x for x in range(50)]
+
+
+def test_closing_the_iterator_while_another_thread_awaits_a_result_ends_the_map_there(
+    backend: Backend, tmp_path: Path, release: Path
+) -> None:
+    rows = [(tmp_path / f"{number}", release) for number in range(20)]
+    results = pmap(mark_and_wait, rows, backend=backend, workers=2, lazy=True, chunksize=1)
+    raised: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            next(results)
+        except BaseException as exc:  # noqa: BLE001 - the test looks at it
+            raised.append(exc)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until((tmp_path / "0").exists)
+    results.close()
+    if backend.traits.inline or backend.traits.remote:
+        release.touch()  # nobody can end what runs in the reading thread, or on another's cluster
+    reader.join(LONG)
+    assert [type(exc) for exc in raised] == [CancelledError]
+    assert list(results) == []
+    assert len(list(tmp_path.iterdir())) < 12

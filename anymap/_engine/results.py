@@ -101,6 +101,8 @@ class MapIterator(Generic[R_co]):
         self._batches = run.batches()
         self._indices: range | list[int] = range(0)
         self._values: Any = iter(())
+        self._is_waiting = False
+        self._closed = False
 
     @property
     def window(self) -> int:
@@ -122,9 +124,16 @@ class MapIterator(Generic[R_co]):
             yield self._indices[len(self._indices) - self._values.__length_hint__() - 1], value
 
     def close(self) -> None:
-        """End the map now. Does nothing if it is over."""
+        """End the map now. Does nothing if it is over.
+
+        If another thread is waiting for a result, a ``CancelledError`` of ``concurrent.futures`` is raised there.
+        """
         self._values = iter(())
-        self._batches.close()
+        self._closed = True
+        if self._is_waiting:  # it is for that thread to end the map
+            self._run.fail(_closed_meanwhile())
+        else:
+            self._batches.close()
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +145,7 @@ class MapIterator(Generic[R_co]):
 
     def _turn_to_next_batch(self) -> None:
         """Load the next results into the iterator; raise ``StopIteration`` or the map's error at the end."""
+        self._is_waiting = True
         try:
             batch = next(self._batches)
         except TooManyFailures:
@@ -144,8 +154,17 @@ class MapIterator(Generic[R_co]):
             if self._plan.on_error == "group":
                 _raise_group(self._run, ())
             raise
+        finally:
+            self._is_waiting = False
+        if self._closed:
+            self._batches.close()
+            raise _closed_meanwhile()
         self._indices = self._shaper.indices(batch)
         self._values = iter(self._shaper.values(batch))
+
+
+def _closed_meanwhile() -> CancelledError:
+    return CancelledError("the map was closed while a result was awaited")
 
 
 class _Shaper:

@@ -138,7 +138,7 @@ class Pool:
     def add(self, job: _Job) -> None:
         with self._lock:
             if self._closed:
-                raise self._failed or RuntimeError("anymap was shut down while a map was running")
+                raise self._why_closed()
             job.lease.pending.append(job)
             self._assign()
             if job.lease.pending and len(self._workers) < self._limit():
@@ -282,15 +282,20 @@ class Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """See to it that the process is gone, and tell whoever waits for it."""
+        exitcode, job = self._take_out(worker)
+        if job is not None:
+            dead = {worker.process.pid: exitcode}
+            _finish(job.future, ChunkLost(f"worker process {worker.process.pid} ended", dead))
+
+    def _take_out(self, worker: _Worker) -> tuple[int, _Job | None]:
+        """End a process; return its exit code and what it was busy with."""
         worker.process.kill()
         exitcode = worker.process.wait()
         with self._lock:
             job = self._release(worker)
             self._workers.pop(worker.process.pid, None)
             self._hang_up(worker)
-        if job is not None:
-            dead = {worker.process.pid: exitcode}
-            _finish(job.future, ChunkLost(f"worker process {worker.process.pid} ended", dead))
+        return exitcode, job
 
     def _look_after_workers(self) -> None:
         now = time.monotonic()
@@ -339,23 +344,27 @@ class Pool:
             self._selector.register(ours, selectors.EVENT_READ, worker)
             self._assign()
 
+    def _why_closed(self) -> BaseException:
+        return self._failed or RuntimeError("anymap was shut down while a map was running")
+
     def _end_all(self) -> None:
         with self._lock:
             self._closed = True
-            pending = [job for lease in self._leases for job in lease.pending]
+            unfinished = [job for lease in self._leases for job in lease.pending]
         for worker in list(self._workers.values()):
             if worker.job is None:
                 with self._lock:
                     self._dismiss(worker)
             else:
-                self._bury(worker)
+                _, job = self._take_out(worker)
+                unfinished += [job] if job is not None else []
         for worker in self._leaving:
             while worker.process.poll() is None and not worker.is_overdue():
                 time.sleep(0.001)
             worker.process.kill()
             worker.process.wait()
-        for job in pending:
-            _finish(job.future, self._failed or ChunkLost("anymap was shut down"))
+        for job in unfinished:
+            _finish(job.future, self._why_closed())
         self._selector.close()
         self._wake_up.close()
         self._woken.close()
