@@ -289,6 +289,30 @@ def test_our_own_cluster_that_is_killed_ends_the_map_and_the_next_one_starts_ano
     until(lambda: len(client_loops() & loops) < len(loops))
 
 
+def test_a_shutdown_of_our_own_cluster_during_a_map_is_no_items_fault(tmp_path: Path) -> None:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            anymap.pmap(
+                lambda path: (path.touch(), time.sleep(FOREVER)),  # type: ignore[func-returns-value]
+                [tmp_path / f"{number}" for number in range(4)],
+                backend="dask",
+                workers=1,
+                chunksize=1,
+                on_error="return",
+            )
+        except BaseException as exc:  # noqa: BLE001 - the test looks at it
+            raised.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: any(tmp_path.iterdir()))
+    anymap.shutdown()
+    thread.join(LONG)
+    assert [(type(exc), str(exc)) for exc in raised] == [(RuntimeError, "anymap was shut down while a map was running")]
+
+
 def client_loops() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "IO loop"}
 

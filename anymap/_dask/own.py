@@ -47,7 +47,8 @@ class Cluster:
         self._wanted = wanted
         self._workers = workers
         self._idle_since = time.monotonic()
-        self._closed = False
+        self.closed = False
+        """It has been told to end."""
         self._address: Future[str] = Future()
         self._ready: Future[None] = Future()
         self._pids: dict[str, int] = {}
@@ -96,7 +97,7 @@ class Cluster:
 
     def close(self) -> None:
         """End it, busy or not; returns when it has ended."""
-        self._closed = True
+        self.closed = True
         if hasattr(self, "client"):
             clients.close(self.client)
         if hasattr(self, "_node"):
@@ -114,7 +115,7 @@ class Cluster:
     def _work(self) -> None:
         try:
             self._node = node.start(self._wanted, node.run_scheduler, self._wanted, self._workers)
-            if self._closed:
+            if self.closed:
                 self._hang_up()
             self._listen()
         except BaseException as exc:  # noqa: BLE001 - whoever waits for the start must hear of it

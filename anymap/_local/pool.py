@@ -345,7 +345,7 @@ class Pool:
             self._assign()
 
     def _why_closed(self) -> BaseException:
-        return self._failed or RuntimeError("anymap was shut down while a map was running")
+        return self._failed or warm.during_a_map()
 
     def _end_all(self) -> None:
         with self._lock:

@@ -24,10 +24,15 @@ def at_shutdown(close: Callable[[], object]) -> None:
             _closers.append(close)
 
 
-def shutdown() -> None:
-    """End everything that is kept warm between maps: idle workers, clusters of our own, their files.
+def during_a_map() -> RuntimeError:
+    """Return what ends a map whose workers were shut down."""
+    return RuntimeError("anymap was shut down while a map was running")
 
-    The next map starts what it needs anew. Called at exit too.
+
+def shutdown() -> None:
+    """End everything that is kept warm between maps: workers, clusters of our own, their files.
+
+    The next map starts what it needs anew. One that is running on them ends with a ``RuntimeError``. Called at exit too.
     """
     with _lock:
         closers = _closers[:]

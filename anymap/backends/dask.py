@@ -20,6 +20,7 @@ from distributed.comm import CommClosedError
 from anymap import _cpus, _shipping
 from anymap._dask import clients, inside, messages, misfits, own, places, store, watch
 from anymap._errors import BackendConnectionError, ConfigError
+from anymap._local import warm
 from anymap.backends.base import Backend, Channel, ChunkLost, Task, Traits
 
 if TYPE_CHECKING:
@@ -177,8 +178,10 @@ class Dask(Backend):
                 return bytes(answer)
         return bytes(await remote.result())
 
-    def _what_became_of_us(self, exc: Exception | None = None) -> BackendConnectionError | None:
+    def _what_became_of_us(self, exc: Exception | None = None) -> Exception | None:
         """Return what to tell the map if the scheduler is gone; by ``exc`` that may be known before the client knows."""
+        if self._own is not None and self._own.closed:
+            return warm.during_a_map()
         if self._client.status == "running" and not isinstance(exc, CommClosedError):
             return None
         return BackendConnectionError(f"the dask scheduler at {self._where} was lost while the map was running")
