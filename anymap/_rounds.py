@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -29,24 +28,29 @@ class Rounds(Generic[T]):
         self._present: set[T] = set()
         self._lock = _forks.Lock()
         self._thread: threading.Thread | None = None
+        _forks.in_child(self._begin_anew)
 
     @contextlib.contextmanager
     def visiting(self, one: T) -> Iterator[None]:
         """Look in on ``one`` while this lasts."""
+        self.enter(one)
         try:
-            self._enter(one)
             yield
         finally:
-            with self._lock:
-                self._present.discard(one)
+            self.leave(one)
 
-    def _enter(self, one: T) -> None:
+    def enter(self, one: T) -> None:
+        """Look in on ``one`` until it leaves. Raises ``RuntimeError`` where no thread can be started."""
         with self._lock:
-            self._present.add(one)
             if self._thread is None:
                 thread = threading.Thread(target=self._go_round, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
+            self._present.add(one)
+
+    def leave(self, one: T) -> None:
+        with self._lock:
+            self._present.discard(one)
 
     def _go_round(self) -> None:
         while True:
@@ -65,4 +69,11 @@ class Rounds(Generic[T]):
         except Exception:
             with self._lock:
                 self._present.discard(one)
+            import logging  # noqa: PLC0415 - many a worker has no other need of it
+
             logging.getLogger("anymap").exception("%s: nobody looks after a task any more", self._name)
+
+    def _begin_anew(self) -> None:
+        """In a fork: those present are the parent's, and so is the thread."""
+        self._present = set()
+        self._thread = None

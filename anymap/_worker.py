@@ -16,7 +16,6 @@ import time
 from collections import OrderedDict
 from contextvars import ContextVar
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from anymap._payload import Parcel, Unpacked
+    from anymap._rounds import Rounds
     from anymap._share import Packed
     from anymap._shipping import Shipment
 
@@ -40,8 +40,10 @@ _FIRST_GLANCE = 0.00002
 """Seconds until the first, which finds out whether the items are quick."""
 _QUICK = 5e-7
 """Seconds. For items that take no longer, to look at the clock after each would cost as much again."""
-_STRIDE = 16
-"""So many quick items are run between two looks at the clock."""
+_BELL = 0.01
+"""Seconds between two rings of the bell that they are run by instead."""
+_WORTH_A_BELL = 0.0003
+"""Seconds of quick items that are left. A thread rings the bell, and to start one takes a third of that."""
 _NO_MORE = -1.0
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
@@ -425,7 +427,7 @@ def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
 
 def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
     """Run the rows one after another until the chunk, its time budget or the map ends."""
-    spec, clock, offset = task.spec, time.monotonic, _board.item_offset(slot)
+    spec, offset = task.spec, _board.item_offset(slot)
     _board.sign(board, slot)
     values: list[Any] = []
     failures: list[tuple[int, Any, float]] = []
@@ -433,19 +435,22 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     call_some = _caller(task, func, rows, board, offset)
     cpu = time.thread_time()
     watch = _Watch(task, board, offset, values)
-    until = watch.look()
-    while until >= 0 and len(values) < task.most:
-        try:
-            call_some(values, watch, until)
-            until = _NO_MORE
-        except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
-            _let_interrupts_pass(exc, spec)
-            failures.append((len(values), exc, clock() - watch.since))
-            values.append(None)
-            # What there is no memory for here may find some elsewhere.
-            if spec.stop_on_error or isinstance(exc, MemoryError):
-                break
-            until = watch.look()
+    try:
+        until = watch.look()
+        while until >= 0 and len(values) < task.most:
+            try:
+                call_some(values, watch, until)
+                until = _NO_MORE
+            except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
+                _let_interrupts_pass(exc, spec)
+                values.append(None)
+                until = watch.look()
+                failures.append((len(values) - 1, exc, watch.latest))
+                # What there is no memory for here may find some elsewhere.
+                if spec.stop_on_error or isinstance(exc, MemoryError):
+                    break
+    finally:
+        watch.close()
     ended = watch.measure()
     # From here on no item is running, though the answer is still to be packed and sent.
     _board.write_item(board, offset, task.count, ended)
@@ -455,21 +460,31 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
 
 
 class _Watch:
-    """Looks up from a chunk's rows now and then: at the time, at the order to stop, and to say on the board where it is."""
+    """Looks up from a chunk's rows now and then: at the time, at the order to stop, and to say on the board where it is.
+
+    As a rule it does so once a glance has gone by, for which a clock is read after each row. Where they are too quick for
+    that, they are run until a bell rings.
+    """
 
     __slots__ = (
         "_board",
         "_end",
         "_glance",
+        "_hears_bell",
         "_known",
+        "_may_hear",
+        "_mean",
+        "_most",
         "_offset",
         "_timeout",
         "_values",
         "began",
+        "is_quick",
+        "latest",
         "longest",
+        "rung",
         "since",
         "slowest",
-        "stride",
     )
 
     def __init__(self, task: Task, board: _board.Buffer, offset: int, values: list[Any]) -> None:
@@ -481,14 +496,24 @@ class _Watch:
         self._glance = _FIRST_GLANCE if self._timeout is None else 0.0
         self._known = 0
         """Rows that had ended when it last looked."""
+        self._most = task.most
+        self._mean = 0.0
+        """Seconds per row, of those that ended between the last two looks."""
         self.began = self.since = time.monotonic()
         """When it last looked."""
         self._end = float("inf") if task.budget is None else self.began + task.budget
+        self.latest = 0.0
+        """Seconds that the row before the last look took, as well as that can be told."""
         self.longest = 0.0
         """Seconds that the slowest row took."""
         self.slowest = 0
-        self.stride = 1
-        """So many rows may be run before the next look at the clock."""
+        # Who works in the caller's own thread starts no other.
+        self._may_hear = self._timeout is None and not task.spec.inline
+        self._hears_bell = False
+        self.is_quick = False
+        """The next rows are to be run until the bell rings."""
+        self.rung: float | None = None
+        """When the bell first rang since the last look."""
 
     def look(self) -> float:
         """Look up, and return until when not to do so again, or ``_NO_MORE`` if no further row is to begin."""
@@ -501,8 +526,9 @@ class _Watch:
         has_ended = self.since != before
         if has_ended and self._timeout is not None and time.monotonic() - before > self._timeout:
             return _NO_MORE
-        if self._known and self._timeout is None:
+        if has_ended and self._timeout is None:
             self._glance = _GLANCE
+            self.is_quick = not self.is_quick and self._is_worth_a_bell() and self._hears_bell_now()
         return now + self._glance
 
     def measure(self) -> float:
@@ -512,14 +538,54 @@ class _Watch:
         if self._known == known:
             return now
         seconds, self.since = now - self.since, now
-        rows = self._known - known
-        self.stride = _STRIDE if self._timeout is None and seconds <= _QUICK * rows else 1
-        if seconds <= 2 * self._glance:
-            # Of several rows only the last can have taken long: none was begun later than a glance after the first.
-            seconds /= rows
-        if seconds > self.longest:
-            self.longest, self.slowest = seconds, self._known - 1
+        self._mean = seconds / (self._known - known)
+        self.latest = self._longest_of(seconds, now)
+        if self.latest > self.longest:
+            self.longest, self.slowest = self.latest, self._known - 1
+        self.rung = None
         return now
+
+    def _longest_of(self, seconds: float, now: float) -> float:
+        """Of several rows only the last can have taken long: none was begun after the glance was over, or the bell rang."""
+        if self.is_quick:
+            return self._mean if self.rung is None else max(self._mean, now - self.rung)
+        return self._mean if seconds <= 2 * self._glance else seconds
+
+    def _is_worth_a_bell(self) -> bool:
+        return self._may_hear and self._mean <= _QUICK and (self._most - self._known) * self._mean >= _WORTH_A_BELL
+
+    def _hears_bell_now(self) -> bool:
+        if not self._hears_bell:
+            try:
+                _bell().enter(self)
+            except RuntimeError:  # no thread can be started
+                self._may_hear = False
+                return False
+            self._hears_bell = True
+        return True
+
+    def hear(self) -> None:
+        """The bell rings."""
+        if self.rung is None:
+            self.rung = time.monotonic()
+
+    def close(self) -> None:
+        """Hear the bell no more."""
+        if self._hears_bell:
+            _bell().leave(self)
+
+
+_the_bell: Rounds[_Watch] | None = None
+
+
+def _bell() -> Rounds[_Watch]:
+    global _the_bell  # noqa: PLW0603 - the thread that rings it is the process's
+    if _the_bell is None:
+        from anymap._rounds import Rounds  # noqa: PLC0415 - many a worker never has such items
+
+        with _contexts_lock:
+            _the_bell = _the_bell or Rounds(_Watch.hear, _BELL, "anymap-bell")
+    return _the_bell
 
 
 def _sit_down(board: _board.Buffer, offset: int, values: list[Any] | None) -> None:
@@ -557,10 +623,17 @@ def _call_some(
     clock = time.monotonic
     for row in rows:
         values.append(func(*row) if star else func(row))
-        for row in islice(rows, watch.stride - 1):  # noqa: PLW2901 - the next ones
-            values.append(func(*row) if star else func(row))  # noqa: PERF401 - map() calls functions of Python's more slowly
-        if clock() >= until and (until := watch.look()) < 0:
+        if clock() < until:
+            continue
+        if (until := watch.look()) < 0:
             break
+        if watch.is_quick:
+            for row in rows:  # noqa: PLW2901 - the next ones
+                values.append(func(*row) if star else func(row))
+                if watch.rung is not None:
+                    break
+            if (until := watch.look()) < 0:
+                break
 
 
 def _call_some_on_board(
@@ -573,14 +646,24 @@ def _call_some_on_board(
     watch: _Watch,
     until: float,
 ) -> None:
-    clock = time.monotonic
-    while (begin := len(values)) < most:
-        for position in range(begin, min(begin + watch.stride, most)):
-            place[0] = position
-            row = rows[position]
-            values.append(func(*row) if star else func(row))
-        if clock() >= until and (until := watch.look()) < 0:
+    clock, positions = time.monotonic, iter(range(len(values), most))
+    for position in positions:
+        place[0] = position
+        row = rows[position]
+        values.append(func(*row) if star else func(row))
+        if clock() < until:
+            continue
+        if (until := watch.look()) < 0:
             break
+        if watch.is_quick:
+            for position in positions:  # noqa: PLW2901 - the next ones
+                place[0] = position
+                row = rows[position]
+                values.append(func(*row) if star else func(row))
+                if watch.rung is not None:
+                    break
+            if (until := watch.look()) < 0:
+                break
 
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:

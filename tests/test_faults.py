@@ -805,6 +805,13 @@ def test_a_worker_killed_on_one_item_at_every_attempt_costs_that_item_only(name:
     assert error.exitcode == {"SIGKILL": -9, "exit": 7, "segfault": -11}[how]
 
 
+@in_killable_processes
+def test_an_item_that_kills_among_thousands_of_quick_ones_is_the_one_that_is_named(name: str) -> None:
+    results = pmap(dies_on(4321), range(5000), backend=name, workers=2, on_error="return", chunksize=2500)
+    assert [x for x, value in enumerate(results) if value != x] == [4321]
+    assert isinstance(results[4321], WorkerLost)
+
+
 @pytest.mark.dask
 def test_a_dask_worker_killed_on_one_item_at_every_attempt_costs_that_item_only() -> None:
     # On a cluster of its own: that of the other tests would have to start its workers anew.

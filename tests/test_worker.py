@@ -209,47 +209,119 @@ def test_with_a_timeout_the_board_says_which_item_runs_and_since_when(clock: Clo
 # --- items so quick that it would cost as much again to look at the clock after each ----------------------------------
 
 
+class Bell:
+    """Rings when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.heard_by: list[_worker._Watch] = []
+        self.left = 0
+        monkeypatch.setattr(_worker, "_bell", lambda: self)
+
+    def enter(self, watch: _worker._Watch) -> None:
+        self.heard_by.append(watch)
+
+    def leave(self, watch: _worker._Watch) -> None:
+        self.heard_by.remove(watch)
+        self.left += 1
+
+    def ring(self) -> None:
+        for watch in self.heard_by:
+            watch.hear()
+
+
+@pytest.fixture
+def bell(monkeypatch: pytest.MonkeyPatch) -> Bell:
+    return Bell(monkeypatch)
+
+
+def works(clock: Clock, bell: Bell, rings_after: float) -> Callable[[float], float]:
+    """Return a function that takes as long as it is told; the bell rings while it does, once so many seconds have gone by."""
+
+    def work(seconds: float) -> float:
+        rings_at, ends_at = 100.0 + rings_after, clock.now + seconds
+        if clock.now <= rings_at < ends_at:
+            clock.now = rings_at
+            bell.ring()
+        clock.now = ends_at
+        return seconds
+
+    return work
+
+
 @memory
-def test_the_clock_is_seldom_looked_at_between_quick_items(clock: Clock, shares_memory: bool) -> None:
+def test_no_clock_is_looked_at_between_quick_items(clock: Clock, bell: Bell, shares_memory: bool) -> None:
     ran = run(clock.take, [QUICK] * 10_000, Board(None), shares_memory=shares_memory)
     assert ran.done == 10_000
     assert clock.read < 10_000 / 10
+    assert (bell.left, bell.heard_by) == (1, [])
 
 
 @memory
-def test_with_a_time_limit_each_quick_item_has_its_own_beginning(clock: Clock, shares_memory: bool) -> None:
-    run(clock.take, [QUICK] * 1000, Board(None), timeout=9.0, shares_memory=shares_memory)
-    assert clock.read > 1000
+def test_for_a_few_quick_items_nobody_rings_a_bell(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+    assert run(clock.take, [QUICK] * 1000, Board(None), shares_memory=shares_memory).done == 1000
+    assert not bell.left
 
 
 @memory
-def test_what_is_slow_after_quick_items_soon_ends_a_chunk_that_is_over_its_time(
-    clock: Clock, shares_memory: bool
+def test_with_a_time_limit_each_quick_item_has_its_own_beginning(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+    run(clock.take, [QUICK] * 10_000, Board(None), timeout=9.0, shares_memory=shares_memory)
+    assert clock.read > 10_000
+    assert not bell.left
+
+
+@memory
+def test_where_no_thread_can_be_started_quick_items_are_run_by_the_clock(
+    clock: Clock, bell: Bell, shares_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    durations = [QUICK] * 1000 + [SECOND_OF_WORK] * 100
-    ran = run(clock.take, durations, Board(None), budget=0.5, shares_memory=shares_memory)
-    assert ran.values == durations[: ran.done]
-    assert 1000 < ran.done <= 1000 + _worker._STRIDE
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(bell, "enter", fail)
+    assert run(clock.take, [QUICK] * 10_000, Board(None), shares_memory=shares_memory).done == 10_000
+    assert clock.read > 10_000
 
 
 @memory
-def test_slow_items_among_quick_ones_are_looked_after_one_by_one(clock: Clock, shares_memory: bool) -> None:
-    durations = [QUICK] * 1000 + [SECOND_OF_WORK] * 100
-    board = Board(None)
+def test_when_the_bell_rings_a_chunk_that_is_over_its_time_ends(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+    work = works(clock, bell, rings_after=0.001)
+    ran = run(work, [QUICK] * 10_000, Board(None), budget=0.0005, shares_memory=shares_memory)
+    assert ran.done == pytest.approx(0.001 / QUICK, abs=2)
+    assert not bell.heard_by
 
-    def cancel_late(seconds: float) -> None:
-        if clock.now > 150:  # fifty slow ones later
-            board.cancel()
+
+@memory
+def test_when_the_bell_rings_a_map_that_has_ended_begins_no_further_item(
+    clock: Clock, bell: Bell, shares_memory: bool
+) -> None:
+    board, begun = Board(None), 0
+
+    def cancel_at_4000(seconds: float) -> None:
+        nonlocal begun
+        begun += 1
         clock.take(seconds)
+        if begun == 4000:
+            board.cancel()
+            bell.ring()
 
-    ran = run(cancel_late, durations, board, shares_memory=shares_memory)
-    assert ran.done == 1000 + 51
+    assert run(cancel_at_4000, [QUICK] * 10_000, board, shares_memory=shares_memory).done == 4000
 
 
 @memory
-def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, shares_memory: bool) -> None:
-    rows = list(range(1000))
-    bad = {777, 778, 790, 999}
+def test_an_item_that_takes_long_after_quick_ones_is_the_slowest_and_the_last_that_is_not_timed(
+    clock: Clock, bell: Bell, shares_memory: bool
+) -> None:
+    durations = [QUICK] * 5000 + [SECOND_OF_WORK] * 4 + [QUICK] * 5000
+    work = works(clock, bell, rings_after=5000 * QUICK + 0.01)
+    ran = run(work, durations, Board(None), shares_memory=shares_memory, budget=2.5)
+    assert ran.done == 5003
+    assert ran.slowest in {5000, 5001, 5002}
+    assert ran.longest == pytest.approx(SECOND_OF_WORK, rel=0.02)
+
+
+@memory
+def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+    rows = list(range(10_000))
+    bad = {7777, 7778, 7790, 9999}
 
     def fail_if_bad(x: int) -> int:
         clock.take(QUICK)
@@ -259,4 +331,17 @@ def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, shares_memory:
 
     ran = run(fail_if_bad, rows, Board(None), shares_memory=shares_memory)
     assert [position for position, _, _ in ran.failures] == sorted(bad)
+    assert [seconds for _, _, seconds in ran.failures] == pytest.approx([QUICK] * 4)
     assert ran.values == [None if x in bad else x for x in rows]
+    assert (bell.left, bell.heard_by) == (1, [])
+
+
+def test_the_bell_rings() -> None:
+    board = Board(None)
+
+    def cancel_in_time(x: int) -> None:
+        if x == 20_000:
+            board.cancel()
+
+    rows = range(30_000_000)  # some seconds
+    assert 20_000 < run(cancel_in_time, rows, board).done < len(rows)

@@ -96,9 +96,8 @@ class Finished:
     slowest: tuple[tuple[int, float], ...] = ()
     """Index and seconds of the items that took the longest, the slowest first: at most five, and one of each chunk.
 
-    Items of microseconds are timed together, up to 0.2 ms of them, and one stands for all with their mean. The first that
-    takes long after others of less than half a microsecond may be timed with up to fifteen that follow it, and the last of
-    those is named.
+    Items of microseconds are timed together, up to 0.2 ms of them, and one stands for all with their mean; where they take
+    less than half a microsecond, up to some 10 ms of them.
     """
 
 
