@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,27 +290,19 @@ def test_our_own_cluster_that_is_killed_ends_the_map_and_the_next_one_starts_ano
 
 
 def test_a_shutdown_of_our_own_cluster_during_a_map_is_no_items_fault(tmp_path: Path) -> None:
-    raised: list[BaseException] = []
+    def stay(path: Path) -> None:
+        path.touch()
+        time.sleep(FOREVER)
 
-    def run() -> None:
-        try:
-            anymap.pmap(
-                lambda path: (path.touch(), time.sleep(FOREVER)),  # type: ignore[func-returns-value]
-                [tmp_path / f"{number}" for number in range(4)],
-                backend="dask",
-                workers=1,
-                chunksize=1,
-                on_error="return",
-            )
-        except BaseException as exc:  # noqa: BLE001 - the test looks at it
-            raised.append(exc)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    until(lambda: any(tmp_path.iterdir()))
-    anymap.shutdown()
-    thread.join(LONG)
-    assert [(type(exc), str(exc)) for exc in raised] == [(RuntimeError, "anymap was shut down while a map was running")]
+    files = [tmp_path / f"{number}" for number in range(4)]
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(
+            lambda: anymap.pmap(stay, files, backend="dask", workers=1, chunksize=1, on_error="return")
+        )
+        until(lambda: any(tmp_path.iterdir()))
+        anymap.shutdown()
+        exc = running.exception(LONG)
+    assert (type(exc), str(exc)) == (RuntimeError, "anymap was shut down while a map was running")
 
 
 def client_loops() -> set[threading.Thread]:

@@ -103,21 +103,17 @@ def test_shutdown_ends_the_workers_and_the_next_map_starts_new_ones() -> None:
 
 @pytest.mark.parametrize("on_error", ["raise", "return"])
 def test_shutdown_during_a_map_is_no_items_fault(on_error: Literal["raise", "return"], tmp_path: Path) -> None:
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            pmap(lambda path: (path.touch(), time.sleep(600)), files, workers=2, chunksize=1, on_error=on_error)  # type: ignore[func-returns-value]
-        except BaseException as exc:  # noqa: BLE001 - the test looks at it
-            raised.append(exc)
+    def stay(path: Path) -> None:
+        path.touch()
+        time.sleep(600)
 
     files = [tmp_path / f"{number}" for number in range(20)]
-    thread = threading.Thread(target=run)
-    thread.start()
-    until(lambda: len(list(tmp_path.iterdir())) == 2)
-    anymap.shutdown()
-    thread.join(30)
-    [exc] = raised
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(lambda: pmap(stay, files, workers=2, chunksize=1, on_error=on_error))
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        anymap.shutdown()
+        exc = running.exception(LONG)
+    assert exc is not None
     assert str(exc) == "anymap was shut down while a map was running"
     assert anymap.failure(exc) is None
     assert not getattr(exc, "__notes__", [])

@@ -307,6 +307,18 @@ def test_when_the_bell_rings_a_map_that_has_ended_begins_no_further_item(
 
 
 @memory
+def test_one_item_that_takes_long_among_quick_ones_is_the_slowest(
+    clock: Clock, bell: Bell, shares_memory: bool
+) -> None:
+    durations = [QUICK] * 5000 + [SECOND_OF_WORK] + [QUICK] * 5000
+    work = works(clock, bell, rings_after=5000 * QUICK + 0.01)
+    ran = run(work, durations, Board(None), shares_memory=shares_memory)
+    assert ran.values == durations
+    assert ran.slowest == 5000
+    assert ran.longest == pytest.approx(SECOND_OF_WORK, rel=0.02)
+
+
+@memory
 def test_an_item_that_takes_long_after_quick_ones_is_the_slowest_and_the_last_that_is_not_timed(
     clock: Clock, bell: Bell, shares_memory: bool
 ) -> None:

@@ -30,9 +30,9 @@ def during_a_map() -> RuntimeError:
 
 
 def shutdown() -> None:
-    """End everything that is kept warm between maps: workers, clusters of our own, their files.
+    """End everything that is kept warm between maps: worker processes and clusters of our own, their files.
 
-    The next map starts what it needs anew. One that is running on them ends with a ``RuntimeError``. Called at exit too.
+    The next map starts what it needs anew. One that is running on these ends with a ``RuntimeError``. Called at exit too.
     """
     with _lock:
         closers = _closers[:]

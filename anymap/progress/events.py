@@ -97,7 +97,7 @@ class Finished:
     """Index and seconds of the items that took the longest, the slowest first: at most five, and one of each chunk.
 
     Items of microseconds are timed together, up to 0.2 ms of them, and one stands for all with their mean; where they take
-    less than half a microsecond, up to some 10 ms of them.
+    less than half a microsecond, up to some 20 ms of them.
     """
 
 
