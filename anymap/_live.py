@@ -73,11 +73,15 @@ def _process_pool(engine: Any) -> Backend:
 
 
 def _pathos_threads(engine: Any) -> Backend:
-    return _thread_pool(engine._serve())
+    from anymap.backends.pools import PathosThreadPool  # noqa: PLC0415
+
+    return PathosThreadPool(engine)
 
 
 def _pathos_processes(engine: Any) -> Backend:
-    return _process_pool(engine._serve())
+    from anymap.backends.pools import PathosProcessPool  # noqa: PLC0415
+
+    return PathosProcessPool(engine)
 
 
 def _serial(engine: Any) -> Backend:  # noqa: ARG001 - it is but another name for the caller's own thread

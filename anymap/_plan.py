@@ -34,7 +34,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     config = layers.current()
-    _open_log_file(config)
+    _check_log_file(config)
     backend = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
         func=func,
@@ -84,14 +84,14 @@ def _sinks(config: Config, asked: Any) -> list[Sink]:
         raise ConfigError(f"{said.origin}: {exc}") from None
 
 
-def _open_log_file(config: Config) -> None:
+def _check_log_file(config: Config) -> None:
     said = config.said("log_file")
-    if said is None or config.inherited is not None:
+    if said is None:
         return
     from anymap import logs  # noqa: PLC0415 - only wanted by few
 
     try:
-        logs._add_to_root(said.value)
+        logs._check(**{"max_bytes": 0, "backups": 10, "when": None} | said.value)
     except ConfigError as exc:
         raise ConfigError(f"{said.origin}: log_file: {exc}") from None
 

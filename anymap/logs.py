@@ -10,11 +10,14 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from anymap import _forks
 from anymap._errors import ConfigError
 from anymap._records import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from anymap._config.layers import Config
 
 __all__ = ["Formatter", "rotating_file"]
 
@@ -87,20 +90,29 @@ def rotating_file(
     return RotatingFile(FileSettings(path, max_bytes, backups, when, bool(compress), encoding))
 
 
+_lock = _forks.Lock()
 _added: dict[str, logging.Handler] = {}
 _LINE = "%(asctime)s %(levelname)s %(name)s %(process)d [%(anymap_item)s] %(message)s"
 
 
+def _open_set_file(config: Config) -> None:
+    """Have all that this process logs written to the file that the setting ``log_file`` names. A file is added once."""
+    said = config.said("log_file")
+    if said is not None and config.inherited is None:
+        _add_to_root(said.value)
+
+
 def _add_to_root(options: Mapping[str, Any]) -> None:
-    """Have all that this process logs written to a file too: the setting ``log_file``. A file is added once."""
     path = os.path.abspath(os.fspath(options["filename"]))
-    if path not in _added:
-        _added[path] = handler = rotating_file(**options)
-        handler.setFormatter(Formatter(_LINE))
-        logging.getLogger().addHandler(handler)
+    with _lock:
+        if path not in _added:
+            handler = rotating_file(**options)
+            handler.setFormatter(Formatter(_LINE))
+            logging.getLogger().addHandler(handler)
+            _added[path] = handler
 
 
-def _check(max_bytes: object, backups: object, when: object) -> None:
+def _check(max_bytes: object, backups: object, when: object, **_: object) -> None:
     if not _is_count(max_bytes, 0):
         raise ConfigError(f"max_bytes must be a number of bytes, 0 or more, not {max_bytes!r}")
     if backups is not None and not _is_count(backups, 1):

@@ -23,6 +23,7 @@ from anymap import BackendConnectionError, ItemTimeout, UnsupportedOption, Worke
 from anymap._local import pooled
 from anymap.backends import pools as live_pools
 from anymap.testing._station import Station
+from tests.conftest import children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -297,6 +298,16 @@ def test_a_pool_whose_lock_died_with_an_idle_worker_is_given_up(monkeypatch: pyt
                 future.result(LONG)
     finally:
         pooled._Pool(pool).end()
+
+
+def test_a_pool_of_pathos_is_started_again_when_its_map_begins_and_not_before() -> None:
+    with pathos_pool(pools.ProcessPool) as own:
+        own.clear()
+        before = children()
+        lazy = pmap(abs, [-1], backend=own, lazy=True)
+        assert children() <= before
+        assert list(lazy) == [1]
+        assert children() > before
 
 
 def test_pools_of_pathos_that_are_none() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymap import ItemTimeout, MapError, Retry, WorkerLost, failure, pmap
+from anymap._engine.flights import Flights
 from anymap.backends import Traits
 from anymap.progress import Advanced, Finished, Started
 from anymap.testing import Gate
@@ -431,3 +432,61 @@ def test_a_lazy_map_that_is_never_iterated_starts_nothing(use: Callable[[Any], o
     gate = Gate(pilot=lambda gate: gate.release())
     use(pmap(abs, range(3), backend=gate, lazy=True))
     assert (gate.submitted, gate.closed) == (0, [])
+
+
+class Refuses:
+    """Cannot be loaded: its result arrives and fails."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("not here")
+
+
+class Lambda:
+    """Cannot be sent."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not there")
+
+
+def fail_in_some_way(item: Any) -> Any:
+    if item % 3 == 0:
+        raise ZeroDivisionError
+    return Refuses(item) if item % 3 == 1 else item
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_several_threads_add_to_is_written_under_the_lock_of_the_ledger(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unguarded: list[str] = []
+
+    def guard(of: Any, lock: Any) -> None:
+        kind = type(of)
+
+        class Guarded(kind):  # type: ignore[misc, valid-type]
+            __slots__ = ()
+
+            def __setattr__(self, name: str, value: object) -> None:
+                if not lock._is_owned():
+                    unguarded.append(f"{kind.__name__}.{name}")
+                super().__setattr__(name, value)
+
+        of.__class__ = Guarded
+
+    def made(self: Flights, *args: Any) -> None:
+        make(self, *args)
+        for of in (self.ledger.counts, self.meter, self._pace):
+            guard(of, self._lock)
+
+    make = Flights.__init__
+    monkeypatch.setattr(Flights, "__init__", made)
+    gate = Gate(workers, traits=Traits(), pilot=lambda gate: gate.release(-1))
+    items = [*range(20), Lambda()]
+    got = pmap(
+        fail_in_some_way, items, backend=gate, on_error="return", chunksize=2, retries=Retry(1, on=ZeroDivisionError)
+    )
+    assert [type(value).__name__ for value in got[:3]] == ["ZeroDivisionError", "ValueError", "int"]
+    assert set(unguarded) <= {"Meter.began"}  # by the one thread that there is then

@@ -341,12 +341,29 @@ if __name__ == "__main__":
     ]
 
 
+def test_the_file_is_opened_when_the_map_begins_and_once(tmp_path: Path) -> None:
+    before = logging.root.handlers[:]
+    try:
+        with using(log_file=str(tmp_path / "run.log")):
+            lazy = [pmap(abs, range(2), backend="serial", lazy=True) for _ in range(2)]
+            assert logging.root.handlers == before
+            assert list(tmp_path.iterdir()) == []
+        for results in lazy:
+            assert list(results) == [0, 1]
+            assert len(logging.root.handlers) == len(before) + 1
+    finally:
+        for handler in logging.root.handlers[len(before) :]:
+            logging.root.removeHandler(handler)
+            handler.close()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize(
     "value", [5, {"max_bytes": 1}, {"filename": "run.log", "size": 1}, {"filename": "x", "when": "W"}]
 )
-def test_a_wrong_setting_is_told_with_its_place(value: Any) -> None:
+def test_a_wrong_setting_is_told_with_its_place(value: Any, lazy: bool) -> None:
     with pytest.raises(ConfigError, match="log_file"), using(log_file=value):
-        pmap(abs, [1], backend="serial")
+        pmap(abs, [1], backend="serial", lazy=lazy)
 
 
 @pytest.mark.parametrize(

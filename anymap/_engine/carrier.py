@@ -148,15 +148,20 @@ class InBytes:
         return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start)
 
     def _spilled(self, parcel: _payload.Parcel) -> _payload.Parcel | _payload.SpilledParcel:
-        self._used_folder |= _payload.is_large(parcel)
+        self._note_if_large(parcel)
         return _payload.spill(parcel, self._folder)
+
+    def _note_if_large(self, parcel: Any) -> None:
+        # Not by |=, which could undo what another thread notes meanwhile.
+        if _payload.is_large(parcel):
+            self._used_folder = True
 
     def weight(self, packed: Any) -> int:
         size: int = packed.nbytes()
         return size
 
     def values(self, answer: Answer) -> tuple[list[Any], dict[int, Exception]]:
-        self._used_folder |= _payload.is_large(answer.values)
+        self._note_if_large(answer.values)
         opened = _payload.unpack(answer.values)
         if isinstance(opened, list):
             return opened, {}

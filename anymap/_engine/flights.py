@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,13 +25,13 @@ from anymap._worker import Answer
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from anymap._board import Mark
     from anymap._engine.carrier import Carrier
     from anymap._engine.journal import Journal
-    from anymap._engine.ledger import Chunk
+    from anymap._engine.ledger import Chunk, Counts
     from anymap._engine.plan import Plan
 
 
@@ -133,10 +134,11 @@ class Flights:
 
     def fail(self, exc: BaseException) -> None:
         """End the map with an error that is no item's."""
-        if self.broken is None:
-            if self._last_death is not None:
-                exc.add_note(f"anymap: before that, {self._last_death}")
-            self.broken = exc
+        with self._lock:
+            if self.broken is None:
+                if self._last_death is not None:
+                    exc.add_note(f"anymap: before that, {self._last_death}")
+                self.broken = exc
         self.ground()
         self._news()
 
@@ -160,8 +162,9 @@ class Flights:
         sent = time.monotonic()
         try:
             task = self.carrier.task(chunk, slot, budget)
-            self.meter.packing += time.monotonic() - sent
-            self._pace.weigh(len(chunk), self.carrier.weight(task.rows))
+            with self._lock:
+                self.meter.packing += time.monotonic() - sent
+                self._pace.weigh(len(chunk), self.carrier.weight(task.rows))
             future = self._backend.submit(task)
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)
@@ -223,6 +226,19 @@ class Flights:
                 self.journal.land(chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised})
             if answer.done:
                 self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
+
+    def enter_loading(self, chunk: Chunk, unloadable: dict[int, Exception], worker: str, seconds: float) -> None:
+        """Enter how long a chunk's results took to load, and which of them cannot be loaded here."""
+        with self._lock:
+            self.meter.packing += seconds
+            self.ledger.fail_to_load(len(unloadable))
+            if self.journal is not None:
+                self.journal.fail_to_load(chunk, unloadable, worker)
+
+    def forget_attempts(self, index: int) -> int:
+        """Return how many attempts an item took whose outcome is known now."""
+        with self._lock:
+            return self.ledger.forget_attempts(index)
 
     def _not_run(self, answer: Answer) -> Exception:
         assert self.carrier is not None  # noqa: S101
@@ -335,6 +351,12 @@ class Flights:
         assert self.carrier is not None  # noqa: S101
         with self._lock:
             return {chunk: self.carrier.board.read(slot) for chunk, (_, slot) in self._futures.items()}
+
+    def counts(self, marks: Mapping[Chunk, Mark]) -> Counts:
+        """Return the totals of this moment, with the items that chunks in flight have done by their ``marks``."""
+        with self._lock:
+            under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if self.ledger.is_flying(chunk))
+            return replace(self.ledger.counts, done=self.ledger.counts.done + under_way)
 
     def expire(self, marks: dict[Chunk, Mark]) -> None:
         """Put an end to items that take longer than they may."""

@@ -117,7 +117,8 @@ class Hearing:
         if listener is not None:
             self._call(listener, told)
         elif told.topic == _letters.DROPPED:
-            self._dropped.update(told.message)
+            with self._queue_lock:  # another thread may be adding to it
+                self._dropped.update(told.message)
         elif self._outer is not None and (place := _tell.find(told.topic, self._outer)) is not None:
             _tell.send(place, told.topic, told.message, pid=told.pid, name=told.host)
 

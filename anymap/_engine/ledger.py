@@ -204,6 +204,14 @@ class Ledger:
         self.counts.done += count
         self.counts.failed += count
 
+    def fail_to_load(self, count: int) -> None:
+        """Enter that so many results, of rows that are done, cannot be loaded here."""
+        self.counts.failed += count
+
+    def forget_attempts(self, index: int) -> int:
+        """Return how many attempts a row took whose outcome is known now."""
+        return max(self.attempts.pop(index, 1), 1)
+
     def lose(self, chunk: Chunk, position: int | None, *, certain: bool) -> int | None:
         """Enter that a chunk was lost and return the position to blame, if there is one.
 

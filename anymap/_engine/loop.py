@@ -15,7 +15,7 @@ import weakref
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap import _failures
+from anymap import _failures, logs
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
 from anymap._engine.landing import AsFinished, Batch, InOrder
@@ -105,6 +105,7 @@ class Run:
             return
         self._is_open = True
         self._meter.began = time.monotonic()
+        logs._open_set_file(self._plan.config)
         self._backend.open(self._plan.workers)
         self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
         self._reporter.start(self._flights.carrier, self._flights.workers())
@@ -162,11 +163,8 @@ class Run:
             return [None], {0: self._attach(chunk, 0, *arrival.death)}
         began = time.monotonic()
         values, unloadable = carrier.values(answer)
-        self._meter.packing += time.monotonic() - began
+        self._flights.enter_loading(chunk, unloadable, answer.worker, time.monotonic() - began)
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
-        if self._flights.journal is not None:
-            self._flights.journal.fail_to_load(chunk, unloadable, answer.worker)
-        self._ledger.counts.failed += len(errors)
         for position, raised, seconds in answer.failures:
             if position not in arrival.again:
                 kept = (answer.kept or {}).get(position, "")
@@ -177,7 +175,7 @@ class Run:
         self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str, output: str = ""
     ) -> Exception:
         index, plan = chunk.start + position, self._plan
-        attempts = max(self._ledger.attempts.pop(index, 1), 1)
+        attempts = self._flights.forget_attempts(index)
         return _failures.attach(
             exc,
             index,

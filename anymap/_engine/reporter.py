@@ -102,11 +102,9 @@ class Reporter:
         return journal
 
     def _advanced(self, marks: dict[Chunk, Mark]) -> Advanced:
-        ledger = self._flights.ledger
-        under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if ledger.is_flying(chunk))
-        counts = ledger.counts
+        counts = self._flights.counts(marks)
         return Advanced(
-            done=counts.done + under_way,
+            done=counts.done,
             failed=counts.failed,
             retried=counts.retried,
             lost=counts.lost,

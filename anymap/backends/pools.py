@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anymap._board import Mark
     from anymap._worker import Answer
 
-__all__ = ["ProcessPool", "ThreadPool"]
+__all__ = ["PathosProcessPool", "PathosThreadPool", "ProcessPool", "ThreadPool"]
 
 _ON_ITS_WAY = 1.0
 """Seconds that the last answer of a worker which has ended may take through the pool's pipe."""
@@ -178,6 +178,22 @@ class ProcessPool(ThreadPool):
                 self._forget(future)
                 fail(future, gone)
             self._drop_queued()
+
+
+class PathosThreadPool(ThreadPool):
+    """A pool of pathos, which starts its threads when it is first asked for them."""
+
+    def open(self, workers: int | None) -> None:
+        self._engine = self._engine._serve()
+        super().open(workers)
+
+
+class PathosProcessPool(ProcessPool):
+    """A pool of pathos, which starts its processes when it is first asked for them."""
+
+    def open(self, workers: int | None) -> None:
+        self._engine = self._engine._serve()
+        super().open(workers)
 
 
 def _as_it_is(answer: Answer) -> Answer:

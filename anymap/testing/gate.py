@@ -151,12 +151,14 @@ class Gate(Backend):
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        self._waiting += 1
+        with self._changed:
+            self._waiting += 1
         try:
             self._fly()
             yield
         finally:
-            self._waiting -= 1
+            with self._changed:
+                self._waiting -= 1
 
     def close(self, *, abandon: bool) -> None:
         self.closed.append(abandon)
