@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from anymap import _board, _exceptions, _forks, _payload, _watch
 from anymap._config.scope import Inherited, Scope, around, scope
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anymap._share import Packed
     from anymap._shipping import Shipment
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
@@ -70,8 +70,6 @@ class MapSpec(NamedTuple):
     """The function itself where memory is shared, else its parcel."""
     star: bool
     """Rows are tuples, to be spread over the function's parameters."""
-    stop_on_error: bool
-    """End the chunk at its first failing item."""
     board: Any
     """A path; the board's memory itself where memory is shared; ``None`` where the caller's board cannot be reached."""
     channel: Any
@@ -178,7 +176,7 @@ class Answer(NamedTuple):
 class Task:
     """One chunk, ready to run anywhere."""
 
-    __slots__ = ("budget", "classes", "count", "most", "rows", "slot", "spec", "start")
+    __slots__ = ("budget", "classes", "count", "may_fail", "most", "rows", "slot", "spec", "start")
 
     def __init__(
         self,
@@ -189,6 +187,7 @@ class Task:
         budget: float | None,
         classes: dict[int, bytes],
         start: int = 0,
+        may_fail: int | None = None,
     ) -> None:
         self.spec = spec
         self.rows = rows
@@ -200,14 +199,22 @@ class Task:
         self.slot = slot
         self.budget = budget
         self.classes = classes
+        self.may_fail = may_fail
+        """So many rows may fail; the chunk ends at the next that does. ``None``: all of them."""
 
     def __call__(self) -> Answer:
         return _run(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes: engines that pickle with dill or cloudpickle would walk through the whole task.
-        parts = (self.spec, self.rows, self.count, self.slot, self.budget, self.classes, self.start)
-        return load_task, (PROTOCOL, pickle.dumps(parts, 5))
+        return load_task, (PROTOCOL, pickle.dumps((self.spec, self.rows, *self._rest()), 5))
+
+    def replaced(self, spec: MapSpec, rows: Any) -> Self:
+        """Return the same task with another spec and other rows."""
+        return type(self)(spec, rows, *self._rest())
+
+    def _rest(self) -> tuple[Any, ...]:
+        return self.count, self.slot, self.budget, self.classes, self.start, self.may_fail
 
 
 def load_task(protocol: int, data: bytes) -> Task:
@@ -433,6 +440,7 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     failures: list[tuple[int, Any, float]] = []
     _sit_down(board, offset, values if spec.shares_memory else None)
     call_some = _caller(task, func, rows, board, offset)
+    may_fail = task.count if task.may_fail is None else task.may_fail
     cpu = time.thread_time()
     watch = _Watch(task, board, offset, values)
     try:
@@ -447,7 +455,7 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
                 until = watch.look()
                 failures.append((len(values) - 1, exc, watch.latest))
                 # What there is no memory for here may find some elsewhere.
-                if spec.stop_on_error or isinstance(exc, MemoryError):
+                if len(failures) > may_fail or isinstance(exc, MemoryError):
                     break
     finally:
         watch.close()

@@ -69,7 +69,6 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         map_id=classes.map_id,
         function=_payload.spill(function, None),
         star=False,
-        stop_on_error=False,
         board=None,
         channel=None,
         timeout=None,

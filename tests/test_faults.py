@@ -608,6 +608,29 @@ def test_max_failures_ends_a_hopeless_map(backend: Backend, limit: int | str, en
     assert len(caught.value.failures) > int(str(limit).removesuffix("%"))
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(("limit", "failures"), [(0, 1), (5, 6), ("3%", 7)])
+def test_a_hopeless_map_ends_at_the_item_that_exceeds_the_limit(
+    backend: Backend, limit: int | str, failures: int, lazy: bool, tmp_path: Path
+) -> None:
+    def fail(x: int) -> None:
+        (tmp_path / str(x)).touch()
+        raise ValueError(x)
+
+    options: Any = {"chunksize": 200, "workers": 1, "on_error": "return", "max_failures": limit}
+    with pytest.raises(MapError) as caught:
+        list(pmap(fail, range(200), backend=backend, lazy=lazy, **options))
+    assert len(caught.value.failures) == failures
+    assert len(list(tmp_path.iterdir())) == failures
+
+
+def test_each_chunk_of_a_hopeless_map_ends_at_the_item_that_exceeds_the_limit(backend: Backend) -> None:
+    with pytest.raises(MapError) as caught:
+        pmap(odd_fails, range(400), backend=backend, workers=2, chunksize=100, on_error="skip", max_failures=5)
+    # Two chunks run at a time, and each worker may have begun another one by the time they have ended.
+    assert 6 <= len(caught.value.failures) <= 4 * 6
+
+
 @pytest.mark.parametrize("on_error", ["return", "skip", "group"])
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_hopeless_map_tells_all_failures_and_what_became_of_each_item(

@@ -69,7 +69,6 @@ class Bench:
             map_id=self._classes.map_id,
             function=_payload.pack([func], self._classes)[0],
             star=False,
-            stop_on_error=False,
             board=self.board.path,
             channel=None,
             timeout=None,

@@ -43,12 +43,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def run(func: Callable[..., Any], rows: Any, board: Board, **how: Any) -> Any:
     """Run one chunk as a thread would, or as a process if it does not share memory."""
-    how = {"budget": None, "timeout": None, "shares_memory": True, "stop_on_error": False, "star": False} | how
+    how = {"budget": None, "timeout": None, "shares_memory": True, "may_fail": None, "star": False} | how
     spec = _worker.MapSpec(
         map_id="",
         function=func,
         star=how["star"],
-        stop_on_error=how["stop_on_error"],
         board=board.buffer,
         channel=None,
         timeout=how["timeout"],
@@ -58,7 +57,7 @@ def run(func: Callable[..., Any], rows: Any, board: Board, **how: Any) -> Any:
         inline=False,
         inherited=Inherited(1, "serial", None, 1, {}),
     )
-    task = _worker.Task(spec, rows, len(rows), board.take(), how["budget"], {})
+    task = _worker.Task(spec, rows, len(rows), board.take(), how["budget"], {}, may_fail=how["may_fail"])
     return _worker._run_rows(task, func, rows, board.buffer, task.slot)
 
 
@@ -171,9 +170,16 @@ def test_each_item_that_fails_is_known_by_its_place(clock: Clock, shares_memory:
 
 
 @memory
+def test_a_chunk_in_which_one_more_row_fails_than_may_ends_there(clock: Clock, shares_memory: bool) -> None:
+    ran = run(lambda x: 1 / x, [0, 1, 0, 2, 0, 4], Board(None), shares_memory=shares_memory, may_fail=1)
+    assert ran.done == 3
+    assert [position for position, _, _ in ran.failures] == [0, 2]
+
+
+@memory
 def test_where_errors_end_the_map_nothing_comes_after_the_first(clock: Clock, shares_memory: bool) -> None:
     rows = [1, 2, 0, 4]
-    ran = run(lambda x: 1 / x, rows, Board(None), shares_memory=shares_memory, stop_on_error=True)
+    ran = run(lambda x: 1 / x, rows, Board(None), shares_memory=shares_memory, may_fail=0)
     assert ran.done == 3
     assert [position for position, _, _ in ran.failures] == [2]
 

@@ -59,7 +59,7 @@ def pack(task: Task, shipment: Shipment | None, places: Places | None, store: St
     for key, carried in store.carry_all(references).items():
         apart.append(carried.parts)
         shared[key] = carried.packed._replace(parcel=carried.parcel._replace(data=_gap(), left_out=()))
-    task = type(task)(spec, _alone(task.rows), task.count, task.slot, task.budget, task.classes, task.start)
+    task = task.replaced(spec, _alone(task.rows))
     call = Call(inside.run_apart, _worker.dialect(), task, function, shipment, shared)
     return pickle.dumps(call, 5, buffer_callback=_leave_out), apart
 

@@ -42,7 +42,7 @@ class Carrier(Protocol):
     @property
     def board(self) -> _board.Board | _heartbeat.RemoteBoard: ...
 
-    def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task: ...
+    def task(self, chunk: Chunk, slot: int, budget: float | None, may_fail: int | None = None) -> Task: ...
 
     def weight(self, packed: Any) -> int:
         """Return how many bytes a task's rows, or an answer's values, are."""
@@ -75,7 +75,6 @@ class InMemory:
             map_id="",
             function=plan.func,
             star=plan.star,
-            stop_on_error=plan.on_error == "raise",
             board=self.board.buffer,
             channel=None,
             timeout=plan.timeout,
@@ -91,8 +90,8 @@ class InMemory:
             outer=_worker.seat.get(),
         )
 
-    def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
-        return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start)
+    def task(self, chunk: Chunk, slot: int, budget: float | None, may_fail: int | None = None) -> Task:
+        return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start, may_fail)
 
     def weight(self, packed: Any) -> int:  # noqa: ARG002 - it stays where it is
         return 0
@@ -125,7 +124,6 @@ class InBytes:
             map_id=self._classes.map_id,
             function=self._spilled(function),
             star=plan.star,
-            stop_on_error=plan.on_error == "raise",
             board=self.board.path,
             channel=_channel(plan, self.board, hearing if tells is not None else None),
             timeout=plan.timeout,
@@ -140,12 +138,14 @@ class InBytes:
             around=around,
         )
 
-    def task(self, chunk: Chunk, slot: int, budget: float | None) -> Task:
+    def task(self, chunk: Chunk, slot: int, budget: float | None, may_fail: int | None = None) -> Task:
         parcel, refused = _payload.pack(chunk.rows, self._classes, to_file=self._folder is not None)
         if refused:
             raise Refused(refused)
         rows = self._spilled(parcel)
-        return _worker.Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start)
+        return _worker.Task(
+            self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start, may_fail
+        )
 
     def _spilled(self, parcel: _payload.Parcel) -> _payload.Parcel | _payload.SpilledParcel:
         self._note_if_large(parcel)

@@ -6,6 +6,7 @@ never held while something is pickled or submitted.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -73,6 +74,7 @@ class Flights:
         self._killed: set[int] = set()
         """Workers that were to be killed for an item that was out of time."""
         self._grounded = False
+        self._too_many_failures = False
         self._last_death: Exception | None = None
 
     # --- how much at once -----------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class Flights:
         budget = None if self._plan.chunksize is not None else chunks.budget(self._pace, self._aim)
         sent = time.monotonic()
         try:
-            task = self.carrier.task(chunk, slot, budget)
+            task = self.carrier.task(chunk, slot, budget, self._may_fail_yet())
             with self._lock:
                 self.meter.packing += time.monotonic() - sent
                 self._pace.weigh(len(chunk), self.carrier.weight(task.rows))
@@ -232,6 +234,7 @@ class Flights:
         with self._lock:
             self.meter.packing += seconds
             self.ledger.fail_to_load(len(unloadable))
+            self._note_failures(len(unloadable))
             if self.journal is not None:
                 self.journal.fail_to_load(chunk, unloadable, worker)
 
@@ -251,13 +254,13 @@ class Flights:
             if not self._come_down(chunk, slot):
                 return
             self.ledger.refuse(chunk, refused.errors)
+            self._note_failures(len(refused.errors))
             for position, cause in refused.errors.items():
                 exc = type(cause)(f"the argument of item {chunk.start + position} cannot be sent to a worker: {cause}")
                 exc.__cause__ = cause.__cause__
                 if self.journal is not None:
                     self.journal.die(chunk.start + position, exc, 1, 0.0, "none", is_final=True)
                 self._arrive_dead(chunk, position, exc, 0.0, "none")
-            self._note_failures(len(refused.errors))
         self._news()
 
     def _enter_loss(self, chunk: Chunk, slot: int, lost: BaseException) -> None:
@@ -323,8 +326,31 @@ class Flights:
         return new
 
     def _note_failures(self, count: int) -> None:
-        if count and self._plan.on_error == "raise":
+        """Submit nothing any more once too many items have failed. Before these failures are among the arrivals."""
+        if count and self.ledger.counts.failed > self._may_fail():
+            self._too_many_failures = self._plan.on_error != "raise"
             self.ground()
+
+    def _may_fail(self) -> float:
+        """Return how many items may fail before that ends the map."""
+        if self._plan.on_error == "raise":
+            return 0
+        limit = self._plan.max_failures
+        if isinstance(limit, float):
+            return limit * (self._plan.total or self.ledger.counts.done)
+        return math.inf if limit is None else limit
+
+    def _may_fail_yet(self) -> int | None:
+        """Return how many items of one more chunk may fail; ``None``: all of them."""
+        limit = self._may_fail()
+        return None if limit == math.inf else max(int(limit) - self.ledger.counts.failed, 0)
+
+    def failed_too_often(self) -> bool:
+        """Tell whether more items have failed than may, and all of them have been taken from the arrivals."""
+        if not self._too_many_failures:
+            return False
+        with self._lock:
+            return not self.arrivals
 
     def _come_down(self, chunk: Chunk, slot: int) -> bool:
         """Give back what a chunk in flight held; return whether anybody still waits for it."""

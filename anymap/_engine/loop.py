@@ -196,15 +196,6 @@ class Run:
             self.failed += errors.values()
         if self._plan.on_error == "raise":
             self._error = errors[min(errors)]
-        elif self._too_many_failures():
-            self._flights.ground()
-            self._error = TooManyFailures()
-
-    def _too_many_failures(self) -> bool:
-        limit = self._plan.max_failures
-        if isinstance(limit, float):
-            limit = limit * (self._plan.total or self._ledger.counts.done)
-        return limit is not None and len(self.failed) > limit
 
     def _until_error(self, batch: Batch) -> Iterator[Batch]:
         """Leave out, where the first error stops the map, what comes after it."""
@@ -218,6 +209,8 @@ class Run:
             raise self._flights.broken
         if self._error is not None:
             raise self._error
+        if self._flights.failed_too_often():
+            raise TooManyFailures
         if self.source_error is not None and not self._plan.lazy and self._plan.on_error == "raise":
             raise self.source_error
 
