@@ -43,11 +43,15 @@ class Mark(NamedTuple):
     pid: int
     """0: no worker has taken the chunk up yet."""
     position: int
-    """-1: no item has begun."""
+    """-1: no item has begun. The chunk's size: all have ended. Above: none runs any more, and see :meth:`ended`."""
     began: float
     """When that item began, on the clock of ``time.monotonic``, which all processes of a host share."""
     told: float | None = None
     """Where the board cannot be seen: for how many seconds the item had run when that was told. It may have ended since."""
+
+    def ended(self, count: int) -> int:
+        """Return how many items of a chunk of so many have ended."""
+        return self.position - count - 1 if self.position > count else max(self.position, 0)
 
     def seconds(self) -> float:
         """Return for how long the item has run, as far as that is known."""
@@ -127,6 +131,11 @@ def attach(path: str) -> Buffer:
     """Map a board that another process made."""
     with open(path, "rb+") as file:
         return mmap.mmap(file.fileno(), 0)
+
+
+def position_at_end(count: int, ended: int) -> int:
+    """Return the position that says: of a chunk of ``count`` items so many have ended, and none runs any more."""
+    return count + 1 + ended
 
 
 def sign(buffer: Buffer, slot: int) -> None:

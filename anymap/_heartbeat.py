@@ -66,7 +66,9 @@ class _Chunk:
         with self._lock, contextlib.suppress(Exception):
             self._ended = True
             if self._last is not None:
-                self._tell(self._last._replace(position=self._count, began=time.monotonic()))
+                ended = _board.read(self._board, 0).ended(self._count)
+                position = _board.position_at_end(self._count, ended)
+                self._tell(self._last._replace(position=position, began=time.monotonic()))
 
     def _tell(self, mark: Mark) -> float:
         self._last = mark

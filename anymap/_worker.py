@@ -461,7 +461,7 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
         watch.close()
     ended = watch.measure()
     # From here on no item is running, though the answer is still to be packed and sent.
-    _board.write_item(board, offset, task.count, ended)
+    _board.write_item(board, offset, _board.position_at_end(task.count, len(values)), ended)
     _sit_down(board, offset, None)
     seconds, cpu = ended - watch.began, time.thread_time() - cpu
     return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu)

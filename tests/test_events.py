@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
 import threading
 import time
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -115,6 +117,39 @@ def test_the_last_event_sums_the_map_up(backend: Backend) -> None:
     assert 0 < end.busy <= 1
 
 
+def waits_after_the_seventh(path: Path) -> Callable[[int], int]:
+    def wait_after_the_seventh(x: int) -> int:
+        time.sleep(0.001)  # what takes less than 0.2 ms is counted with the next item
+        give_up = time.monotonic() + 20
+        while x >= 7 and not path.exists() and time.monotonic() < give_up:
+            time.sleep(0.001)
+        return x
+
+    return wait_after_the_seventh
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_in_the_middle_of_a_chunk_takes_back_nothing_that_was_told_and_loses_no_worker(
+    backend: Backend, workers: int, tmp_path: Path
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Advanced) and event.done >= 7 and not interrupted.is_set():
+            interrupted.set()
+            _thread.interrupt_main()
+
+    interrupted = threading.Event()
+    sink = Recorder(Advanced, Finished, WorkerDied, then=interrupt)
+    function = waits_after_the_seventh(tmp_path / "never")
+    with pytest.raises(KeyboardInterrupt):
+        pmap(function, range(20), backend=backend, workers=workers, chunksize=10, progress=sink)
+    counts = [event.done for event in sink.of(Advanced, Finished)]
+    assert counts == sorted(counts)
+    assert 7 in counts
+    assert counts[-1] < 20
+    [finished] = sink.of(Finished)
+    assert (finished.lost, finished.complete, sink.of(WorkerDied)) == (0, False, [])
+
+
 @pytest.mark.parametrize("name", ["processes", "pathos", "joblib"])
 def test_a_worker_that_dies_is_told_with_how_it_ended(name: str, tmp_path: Path) -> None:
     def die_once(x: int) -> int:
@@ -210,6 +245,48 @@ def test_where_nobody_wants_to_know_of_items_workers_are_not_asked() -> None:
     spec = run._flights.carrier._spec  # type: ignore[attr-defined]
     assert spec.around is None
     assert spec.tells.topics.isdisjoint({ITEM, TASK, LOGGED})
+
+
+session: ContextVar[str] = ContextVar("session", default="none")
+
+
+def test_each_event_is_told_in_a_copy_of_the_callers_context(backend: Backend, tmp_path: Path) -> None:
+    seen: list[tuple[type[Any], str]] = []
+
+    def look(event: Event) -> None:
+        seen.append((type(event), session.get()))
+        session.set("the sink's")
+
+    function = fails_at_first(tmp_path)
+    token = session.set("the caller's")
+    try:
+        sink = Recorder(*ALL, then=look)
+        pmap(function, range(10), backend=backend, workers=2, retries=1, on_error="skip", progress=sink)
+        results = pmap(abs, range(3), backend=backend, workers=1, lazy=True, progress=Recorder(*ALL, then=look))
+        # It is the context of the call, not of whoever asks for the results.
+        assert Context().run(list, results) == [0, 1, 2]
+        assert session.get() == "the caller's"
+    finally:
+        session.reset(token)
+    assert {value for _, value in seen} == {"the caller's"}
+    assert {Started, ItemDone, ItemFailed, ItemRetried, Finished} <= {kind for kind, _ in seen}
+
+
+def test_each_advance_is_told_in_the_callers_context_by_whatever_thread(tmp_path: Path) -> None:
+    threads: list[tuple[bool, str]] = []
+
+    def look(event: Event) -> None:
+        threads.append((threading.current_thread() is threading.main_thread(), session.get()))
+        (tmp_path / "told").touch()
+
+    look.wants = {Advanced}  # type: ignore[attr-defined]
+    token = session.set("the caller's")
+    try:
+        pmap(waits_after_the_seventh(tmp_path / "told"), [7], backend="threads", workers=1, progress=look)
+    finally:
+        session.reset(token)
+    assert (False, "the caller's") in threads
+    assert {value for _, value in threads} == {"the caller's"}
 
 
 def test_a_sink_that_is_removed_leaves_the_others_what_they_want(caplog: pytest.LogCaptureFixture) -> None:

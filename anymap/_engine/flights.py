@@ -63,18 +63,21 @@ class Flights:
         self._plan = plan
         self._backend = plan.backend
         self._news = news
-        self.hearing = Hearing(plan.listeners)
+        self.hearing = Hearing(plan.listeners, plan.context)
         self.journal: Journal | None = None
         """``None`` where nobody wants to hear of single items and workers."""
         self._pace = paces.recall(plan.backend.name, plan.func)
         self._aim = chunks.EACH_SOON if plan.lazy or plan.total is None else chunks.ALL_SOON
         self._lock = threading.RLock()
-        self._futures: dict[Chunk, tuple[Future[Answer], int]] = {}
+        self._slots: dict[Chunk, int] = {}
+        """Where on the board each chunk in flight says how far it is."""
+        self._futures: dict[Chunk, Future[Answer]] = {}
         self._dead: set[int] = set()
         self._killed: set[int] = set()
         """Workers that were to be killed for an item that was out of time."""
         self._grounded = False
         self._too_many_failures = False
+        self._abandoned = False
         self._last_death: Exception | None = None
 
     # --- how much at once -----------------------------------------------------------------------------------------
@@ -134,6 +137,11 @@ class Flights:
         """Launch nothing any more."""
         self._grounded = True
 
+    def abandon(self) -> None:
+        """Wait for nothing any more: what is still in flight is cancelled, not lost."""
+        self.ground()
+        self._abandoned = True
+
     def fail(self, exc: BaseException) -> None:
         """End the map with an error that is no item's."""
         with self._lock:
@@ -156,7 +164,10 @@ class Flights:
                 return None
             partial_chunks = self.ledger.exhausted or (partial_chunks and flying < workers)
             chunk = self.ledger.next(self.chunksize(), time.monotonic(), partial=partial_chunks)
-            return None if chunk is None else (chunk, self.carrier.board.take())
+            if chunk is None:
+                return None
+            slot = self._slots[chunk] = self.carrier.board.take()
+            return chunk, slot
 
     def _launch(self, chunk: Chunk, slot: int) -> None:
         assert self.carrier is not None  # noqa: S101
@@ -176,7 +187,7 @@ class Flights:
         else:
             with self._lock:
                 if self.ledger.is_flying(chunk):
-                    self._futures[chunk] = future, slot
+                    self._futures[chunk] = future
             if self._backend.traits.inline and not future.done():
                 message = f"backend {self._backend.name!r} is declared inline, and returned from submit with the task not done"
                 self.fail(RuntimeError(message))
@@ -268,7 +279,7 @@ class Flights:
         dead = getattr(lost, "dead", None)
         with self._lock:
             mark = self.carrier.board.read(slot)
-            if not self._come_down(chunk, slot):
+            if not self._come_down(chunk, slot) or self._abandoned:
                 return
             newly_dead = self._count_dead(dead)
             certain = dead is not None and mark.pid in dead
@@ -356,6 +367,7 @@ class Flights:
         """Give back what a chunk in flight held; return whether anybody still waits for it."""
         assert self.carrier is not None  # noqa: S101
         self._futures.pop(chunk, None)
+        self._slots.pop(chunk, None)
         if not self.ledger.is_flying(chunk):
             return False
         self.carrier.board.give_back(slot)
@@ -376,12 +388,12 @@ class Flights:
         """Read how far each chunk is."""
         assert self.carrier is not None  # noqa: S101
         with self._lock:
-            return {chunk: self.carrier.board.read(slot) for chunk, (_, slot) in self._futures.items()}
+            return {chunk: self.carrier.board.read(slot) for chunk, slot in self._slots.items()}
 
     def counts(self, marks: Mapping[Chunk, Mark]) -> Counts:
         """Return the totals of this moment, with the items that chunks in flight have done by their ``marks``."""
         with self._lock:
-            under_way = sum(max(mark.position, 0) for chunk, mark in marks.items() if self.ledger.is_flying(chunk))
+            under_way = sum(mark.ended(len(chunk)) for chunk, mark in marks.items() if self.ledger.is_flying(chunk))
             return replace(self.ledger.counts, done=self.ledger.counts.done + under_way)
 
     def expire(self, marks: dict[Chunk, Mark]) -> None:
@@ -396,8 +408,8 @@ class Flights:
     def _end_item(self, chunk: Chunk, mark: Mark) -> None:
         assert self.carrier is not None  # noqa: S101
         with self._lock:
-            flight = self._futures.get(chunk)
-            if flight is None or self.carrier.board.read(flight[1]) != mark:
+            future = self._futures.get(chunk)
+            if future is None or self.carrier.board.read(self._slots[chunk]) != mark:
                 return
             chunk.expired = mark.position
             if self._backend.traits.kills:
@@ -407,13 +419,13 @@ class Flights:
         if self._backend.traits.kills:
             self._backend.kill(mark.pid)
         else:
-            self._backend.abandon(flight[0])
+            self._backend.abandon(future)
             self._news()
 
     def _give_up(self, chunk: Chunk, mark: Mark) -> None:
         # The slot is not given back: who knows until when its thread writes to it.
         self.gave_up = True
-        self._futures.pop(chunk)
+        del self._futures[chunk], self._slots[chunk]
         blamed = self.ledger.lose(chunk, mark.position, certain=True)
         if self.journal is not None:
             self.journal.lose(chunk, blamed, "", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from anymap import _letters, _tell
@@ -13,6 +14,7 @@ from anymap._worker import Tells, seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextvars import Context
 
     from anymap._letters import Told
     from anymap._local.post import Box
@@ -27,6 +29,8 @@ _MOST_WAITING = 64 * 1024 * 1024
 class Hearing:
     """The listeners of one map, by topic.
 
+    Each call is in a copy of ``context``, by default that of whoever makes this.
+
     They are called on the thread that runs the item where memory is shared, on one thread for all maps where workers
     are processes of this host, else on a thread of the map's. So several may call at once, and a listener must not take
     long. One that raises is reported once and not called again.
@@ -34,8 +38,9 @@ class Hearing:
     A map that is itself inside of another one passes on to that what only the other one listens to.
     """
 
-    def __init__(self, listeners: Mapping[str, Listener]) -> None:
+    def __init__(self, listeners: Mapping[str, Listener], context: Context | None = None) -> None:
         self._listeners = dict(listeners)
+        self._context = context or copy_context()
         self._dropped: Counter[str] = Counter()
         self._outer: Seat | None = None
         self._box: Box | None = None
@@ -142,7 +147,8 @@ class Hearing:
 
     def _call(self, listener: Listener, told: Told) -> None:
         try:
-            listener(told)
+            # A copy, as several may call at once, and a context can be entered but once.
+            self._context.copy().run(listener, told)
         except Exception:
             self._listeners.pop(told.topic, None)
             logging.getLogger("anymap").exception(

@@ -336,9 +336,10 @@ class Run:
             return
         self._closed = True
         complete = self._over() and self.source_error is None
-        self._flights.ground()
+        self._flights.abandon()
         self._supervisor.stop()
         carrier = self._flights.carrier
+        marks = self._flights.marks() if carrier is not None else {}
         try:
             if carrier is not None and not complete:
                 carrier.board.cancel()
@@ -350,7 +351,7 @@ class Run:
                 carrier.close(clean=clean)
             self._flights.fall_silent()
             self._flights.remember()
-            self._reporter.finish(complete=complete)
+            self._reporter.finish(marks, complete=complete)
 
 
 _left_open: weakref.WeakSet[Run] = weakref.WeakSet()

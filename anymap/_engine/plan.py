@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,6 +82,8 @@ class Plan:
     seed: int | None = None
     config: Config
     """The settings that hold."""
+    context: Context = field(default_factory=copy_context)
+    """The caller's context variables: what is called on other threads, sinks and handlers of logs, finds them there."""
 
     @property
     def depth(self) -> int:

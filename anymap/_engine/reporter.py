@@ -25,7 +25,7 @@ class Reporter:
     def __init__(self, plan: Plan, flights: Flights) -> None:
         self._plan = plan
         self._flights = flights
-        self._emitter = Emitter(passed_out(plan.sinks, plan.depth))
+        self._emitter = Emitter(passed_out(plan.sinks, plan.depth), plan.context)
         self._workers = 1
         self._tasks = self._listen_to_tasks()
         self._journal = flights.journal = self._keep_journal()
@@ -71,12 +71,13 @@ class Reporter:
         if self._emitter.wants(Advanced):
             self._emitter.emit(self._advanced(marks))
 
-    def finish(self, *, complete: bool) -> None:
+    def finish(self, marks: dict[Chunk, Mark], *, complete: bool) -> None:
+        """Tell the end; ``marks`` of the chunks whose answers are not waited for any more."""
         self.tell_of_items()
         if self._tasks is not None:
             self._tasks.end()
         if self._emitter:
-            self._emitter.emit(self._finished(complete=complete))
+            self._emitter.emit(self._finished(marks, complete=complete))
 
     def _listen_to_tasks(self) -> Tasks | None:
         if not self._emitter.wants(TaskProgress):
@@ -112,8 +113,8 @@ class Reporter:
             elapsed=self._flights.meter.elapsed,
         )
 
-    def _finished(self, *, complete: bool) -> Finished:
-        counts, meter = self._flights.ledger.counts, self._flights.meter
+    def _finished(self, marks: dict[Chunk, Mark], *, complete: bool) -> Finished:
+        counts, meter = self._flights.counts(marks), self._flights.meter
         advice = advise(meter.costs(), counts.done, self._workers) if self._may_be_advised(complete=complete) else None
         elapsed = meter.elapsed
         return Finished(

@@ -3,12 +3,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, get_args
 
 from anymap._errors import ConfigError
 from anymap.progress.events import BY_DEFAULT, Event, Finished
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from anymap.progress.events import Sink
 
 __all__ = ["Emitter"]
@@ -20,9 +23,13 @@ class Emitter:
     A sink that raises is reported once to the logger ``anymap`` and not called again; the map goes on. What is no
     ``Exception``, such as ``KeyboardInterrupt``, passes. After ``Finished`` nobody listens any more: a late event of
     another thread goes nowhere.
+
+    Each call is in a copy of ``context``, by default that of whoever makes the emitter: a sink finds the context variables
+    of the map's caller, whichever thread tells it.
     """
 
-    def __init__(self, sinks: Iterable[Sink]) -> None:
+    def __init__(self, sinks: Iterable[Sink], context: Context | None = None) -> None:
+        self._context = context or copy_context()
         self._sinks = [(sink, wants(sink)) for sink in sinks]
         self._wanted = frozenset[type[Any]]().union(*(wanted for _, wanted in self._sinks))
         # Reentrant: a signal handler may end the map while its own thread is inside a sink.
@@ -46,7 +53,8 @@ class Emitter:
 
     def _call(self, sink: Sink, event: Event) -> None:
         try:
-            sink(event)
+            # A copy for each: a sink that ends the map is inside of its own call when it is told so.
+            self._context.copy().run(sink, event)
         except Exception:
             # By identity: a sink may compare equal to another.
             self._sinks = [each for each in self._sinks if each[0] is not sink]

@@ -70,6 +70,7 @@ class Finished:
     """The map is over. Always the last event, sent exactly once."""
 
     done: int
+    """Items that have an outcome. Of a map that ended early: with those whose results were not waited for."""
     failed: int
     retried: int
     lost: int
@@ -237,7 +238,8 @@ BY_DEFAULT: frozenset[type[Any]] = frozenset({Started, Advanced, TaskProgress, F
 class Sink(Protocol):
     """Anything callable that takes an event.
 
-    Calls come one at a time, from the thread that iterates or from a thread of the map's. A sink that has an attribute
+    Calls come one at a time, from the thread that iterates or from a thread of the map's, each in a copy of the context in
+    which the map was called. A sink that has an attribute
     ``wants``, a collection of event types, is called with events of these types and no others, whose cost nobody else
     pays; one that has none gets :data:`BY_DEFAULT`, which is at most some ten events a second between the first and the
     last, and ten more for each bar that an item shows.
