@@ -39,10 +39,10 @@ class Ambience(NamedTuple):
             from anymap import _context  # noqa: PLC0415 - workers load no more than they need
 
             func = _context.around(func, self.context)
-        if self.output != "inherit":
+        if self.output == "keep":
             from anymap import _output  # noqa: PLC0415 - as above
 
-            func = _output.around(func, self.output)
+            func = _output.keeping(func)
         return func
 
     def inside(self) -> contextlib.AbstractContextManager[None]:
@@ -51,7 +51,7 @@ class Ambience(NamedTuple):
             return _AS_IT_IS
         from anymap import _output  # noqa: PLC0415 - as above
 
-        return _output.diverted()
+        return _output.forwarded() if self.output == "forward" else _output.diverted()
 
 
 def make(backend: Backend, surroundings: Surroundings, seed: int | None) -> Ambience | None:

@@ -33,26 +33,23 @@ class _Catch(Protocol):
 catch: ContextVar[_Catch | None] = ContextVar("anymap_output", default=None)
 
 
-def around(func: Callable[..., Any], manner: str) -> Callable[..., Any]:
-    """Return ``func`` so that what it prints is caught. Goes with :func:`diverted`."""
-    return _forwarding(func) if manner == "forward" else _keeping(func)
-
-
-def _forwarding(func: Callable[..., Any]) -> Callable[..., Any]:
-    def forwarding(*row: Any) -> Any:
-        lines = _Lines()
+@contextlib.contextmanager
+def forwarded() -> Iterator[None]:
+    """Tell the map what is printed in here, line by line."""
+    lines = _Lines()
+    with diverted():
         token = catch.set(lines)
         try:
-            return func(*row)
+            yield
         finally:
             catch.reset(token)
             lines.end()
 
-    return forwarding
 
+def keeping(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``func`` so that what it prints is kept with its failure. Goes with :func:`diverted`."""
 
-def _keeping(func: Callable[..., Any]) -> Callable[..., Any]:
-    def keeping(*row: Any) -> Any:
+    def kept_for_failure(*row: Any) -> Any:
         kept = _Kept()
         token = catch.set(kept)
         try:
@@ -64,31 +61,37 @@ def _keeping(func: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             catch.reset(token)
 
-    return keeping
+    return kept_for_failure
 
 
 class _Lines:
-    """Tells the map each line as soon as it has ended."""
+    """Tells the map each line as soon as it has ended, at the latest with the first line of the next item."""
 
     def __init__(self) -> None:
         self._begun = dict.fromkeys(_STREAMS, "")
+        self._item: int | None = None
 
     def write(self, stream: str, text: str) -> None:
+        place = _tell.find(OUTPUT)
+        item = place.item() if place is not None else None
+        if item != self._item:
+            self.end()
+            self._item = item
         text = self._begun[stream] + text
         end = len(text) if len(text) > _LONGEST_LINE else text.rfind("\n") + 1
         self._begun[stream] = text[end:]
         if end:
-            _send(stream, text[:end])
+            self._send(stream, text[:end])
 
     def end(self) -> None:
         for stream, text in self._begun.items():
             if text:
-                _send(stream, f"{text}\n")
+                self._begun[stream] = ""
+                self._send(stream, f"{text}\n")
 
-
-def _send(stream: str, text: str) -> None:
-    for begin in range(0, len(text), _LONGEST_LINE):
-        _tell.tell(OUTPUT, (stream, text[begin : begin + _LONGEST_LINE]))
+    def _send(self, stream: str, text: str) -> None:
+        for begin in range(0, len(text), _LONGEST_LINE):
+            _tell.tell(OUTPUT, (stream, text[begin : begin + _LONGEST_LINE], self._item))
 
 
 class _Kept:
@@ -114,12 +117,12 @@ class _Switch:
 
     def __init__(self, stream: str, original: Any) -> None:
         self._stream = stream
-        self._original = original
+        self.anymap_beneath = original
 
     def write(self, text: str) -> int:
         caught = catch.get()
         if caught is None:
-            written: int = self._original.write(text)
+            written: int = self.anymap_beneath.write(text)
             return written
         caught.write(self._stream, text)
         return len(text)
@@ -129,7 +132,7 @@ class _Switch:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
+        return getattr(self.anymap_beneath, name)
 
 
 _lock = _forks.Lock()
@@ -153,4 +156,4 @@ def diverted() -> Iterator[None]:
             for stream in _STREAMS:
                 switch = getattr(sys, stream)
                 if not _users and isinstance(switch, _Switch):
-                    setattr(sys, stream, switch._original)
+                    setattr(sys, stream, switch.anymap_beneath)

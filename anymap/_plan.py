@@ -35,6 +35,8 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
             raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     config = layers.current()
     _check_log_file(config)
+    sinks = tuple(_sinks(config, options["progress"]))
+    surroundings = _report.settled(Surroundings.of(config), sinks)
     backend = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
         func=func,
@@ -52,10 +54,11 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         window=_asked_or_set(config, "window", options),
         total=_total(options["total"], iterables),
         desc=checks.text("desc", options["desc"]),
-        sinks=tuple(_sinks(config, options["progress"])),
+        sinks=sinks,
         seed=_asked_or_set(config, "seed", options),
-        listeners=_report.listeners(backend.name, Surroundings.of(config)),
+        listeners=_report.listeners(backend.name, surroundings),
         config=config,
+        surroundings=surroundings,
     )
     _check_timeout(plan)
     _check_max_failures(plan)

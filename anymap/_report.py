@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING
 from anymap import _tell
 from anymap._output import OUTPUT, catch
 from anymap._records import FIELDS, RECORD, WARNING, annotate, find_class
-from anymap.progress._above import above_bars
+from anymap.progress._above import above_bars, is_any_bar_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from anymap._letters import Told
     from anymap._surroundings import Surroundings
+    from anymap.progress import Sink
+
+
+def settled(surroundings: Surroundings, sinks: Iterable[Sink]) -> Surroundings:
+    """Say what ``output="auto"`` is for a map with these sinks: the lines of its items must not be written into a bar."""
+    if surroundings.output != "auto":
+        return surroundings
+    draws = any(getattr(sink, "draws", False) for sink in sinks) or is_any_bar_open() or _tell.find(OUTPUT) is not None
+    return surroundings._replace(output="forward" if draws else "inherit")
 
 
 def listeners(backend: str, surroundings: Surroundings) -> dict[str, Callable[[Told], object]]:
@@ -80,9 +89,9 @@ def _handle_warning(told: Told, backend: str) -> None:
 
 
 def _print_output(told: Told, backend: str, prefix: str) -> None:
-    stream, text = told.message
+    stream, text, item = told.message
     if prefix:
-        filled = prefix.format(item=told.item, backend=backend, worker=told.pid, host=told.host)
+        filled = prefix.format(item=item, backend=backend, worker=told.pid, host=told.host)
         text = "".join(f"{filled} {line}" for line in text.splitlines(keepends=True))
     _print(stream, text)
 

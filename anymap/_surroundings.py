@@ -12,7 +12,7 @@ class Surroundings(NamedTuple):
     """What workers take over of the caller's surroundings, and give back. The settings of these names say more."""
 
     logs: str = "forward"
-    output: str = "inherit"
+    output: str = "auto"
     output_prefix: str = ""
     context: tuple[str, ...] = ()
 

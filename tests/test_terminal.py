@@ -622,6 +622,68 @@ pmap(work, range(5), workers=1, progress=True, backend="processes")
     assert "5/5" in last
 
 
+PRINTS = """
+import sys
+from anymap import pmap, using
+
+def work(item):
+    sys.stdout.write("printed ")
+    print(item)
+    sys.stderr.write(f"rest {item}")
+    return item
+
+with using(output=OUTPUT):
+    pmap(work, range(5), workers=1, progress=PROGRESS, backend=BACKEND)
+"""
+
+
+def printing(backend: str, progress: str = "True", output: str | None = None) -> str:
+    return f"BACKEND, PROGRESS, OUTPUT = {backend!r}, {progress}, {output!r}\n{PRINTS}"
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "progress"),
+    [
+        pytest.param("serial", 80, "True", marks=pytest.mark.serial),
+        pytest.param("threads", 80, "True", marks=pytest.mark.threads),
+        pytest.param("processes", 40, "True", marks=pytest.mark.processes),
+        pytest.param("processes", 80, "'rich'", marks=pytest.mark.processes),
+        pytest.param("pathos", 80, "True", marks=pytest.mark.pathos),
+        pytest.param("joblib", 80, "True", marks=pytest.mark.joblib),
+        pytest.param("dask", 80, "True", marks=pytest.mark.dask),
+    ],
+)
+def test_unasked_what_items_print_stands_above_the_bar(name: str, columns: int, progress: str) -> None:
+    if "rich" in progress:
+        pytest.importorskip("rich")
+    shot = lines(shown(printing(name, progress), columns)["end"])
+    *above, last = [line for line in shot if not line.startswith("anymap: ")]  # advice
+    assert above == [line for item in range(5) for line in (f"printed {item}", f"rest {item}")]
+    assert "5/5" in last
+
+
+@pytest.mark.parametrize(("progress", "setting"), [("True", "inherit"), ("False", None)])
+def test_without_a_bar_or_where_asked_what_workers_print_is_left_alone(progress: str, setting: str | None) -> None:
+    text = output(printing("processes", progress, setting), 80).decode()
+    # What is forwarded is whole lines; what is left alone is as it was written.
+    assert "rest 0\r\n" not in text
+    assert "rest 0" in text
+
+
+def test_a_map_without_a_bar_prints_above_that_of_another_one() -> None:
+    program = f"""{SCRIPT}
+from anymap import pmap
+bar = Map(desc="other")
+bar.at(3, 1.0)
+pmap(print, ["one", "two"], workers=1, progress=False, backend="processes")
+bar.at(5, 2.0)
+mark("both")
+bar.end(20, 3.0)
+"""
+    *above, bar = lines(shown(program)["both"])
+    assert (above, bar[:5]) == (["one", "two"], "other")
+
+
 def test_a_log_line_between_two_bars_leaves_both_whole() -> None:
     program = f"""{SCRIPT}{LOGGING}
 first, second = Map(desc="first"), Map(desc="second")

@@ -77,7 +77,7 @@ SETTINGS = {
     "show_items": Setting(checks.switch, default=True),
     "seed": Setting(checks.whole),
     "logs": Setting(checks.one_of("forward", "off"), "forward"),
-    "output": Setting(checks.one_of("inherit", "forward", "keep"), "inherit"),
+    "output": Setting(checks.one_of("auto", "inherit", "forward", "keep"), "auto"),
     "output_prefix": Setting(_prefix, ""),
     "context": Setting(_context, ()),
     "log_file": Setting(_log_file),
@@ -119,9 +119,10 @@ class Settings(TypedDict, total=False):
     """Gives each item random numbers of its own: as :func:`pmap` takes it."""
     logs: Literal["forward", "off"] | None
     """Whether what items log and warn of reaches the caller's logging (it does by default)."""
-    output: Literal["inherit", "forward", "keep"] | None
-    """What becomes of what items print. ``"inherit"``: it goes where the worker's output goes (the default).
-    ``"forward"``: the caller prints it, whole lines at a time, above the bar. ``"keep"``: it is in ``Failure.output``."""
+    output: Literal["auto", "inherit", "forward", "keep"] | None
+    """What becomes of what items print. ``"inherit"``: it goes where the worker's output goes. ``"forward"``: the caller
+    prints it, whole lines at a time, above the bar. ``"keep"``: it is in ``Failure.output``. ``"auto"``: ``"forward"`` for
+    a map that shows a bar, and while another one does; else ``"inherit"`` (the default)."""
     output_prefix: str | None
     """Stands before each line that is forwarded, with ``{item}``, ``{backend}``, ``{worker}``, ``{host}`` filled in."""
     context: Sequence[str] | str | None

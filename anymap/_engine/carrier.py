@@ -12,7 +12,6 @@ from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _payloa
 from anymap._config.layers import portable
 from anymap._errors import NotPicklable
 from anymap._local import desk
-from anymap._surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +84,7 @@ class InMemory:
             inherited=plan.config.passed_on(plan.backend.workers),
             places=[None] * plan.backend.workers,
             tells=hearing.tells_in_memory(),
-            ambience=_ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed),
+            ambience=_ambience.make(plan.backend, plan.surroundings, plan.seed),
             around=around,
             outer=_worker.seat.get(),
         )
@@ -113,7 +112,7 @@ class InBytes:
         remote = plan.backend.traits.remote
         self._classes = _payload.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes, to_file=not remote)
-        ambience = _ambience.make(plan.backend, Surroundings.of(plan.config), plan.seed)
+        ambience = _ambience.make(plan.backend, plan.surroundings, plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
         self._desk = None if remote else desk.take(plan.backend.workers)
         self._used_folder = False

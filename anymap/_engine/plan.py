@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from anymap._config.layers import Config
     from anymap._letters import Told
+    from anymap._surroundings import Surroundings
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
 
@@ -82,6 +83,8 @@ class Plan:
     seed: int | None = None
     config: Config
     """The settings that hold."""
+    surroundings: Surroundings
+    """What workers take over of the caller's surroundings."""
     context: Context = field(default_factory=copy_context)
     """The caller's context variables: what is called on other threads, sinks and handlers of logs, finds them there."""
 

@@ -9,11 +9,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from anymap import _forks
+from anymap.progress._where import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["above_bars", "guard_handlers", "release_handlers"]
+__all__ = ["above_bars", "guard_handlers", "is_any_bar_open", "release_handlers"]
 
 _lock = _forks.Lock()
 _guarded: list[logging.Handler] = []
@@ -26,7 +27,7 @@ def above_bars() -> Iterator[None]:
     if bars is None or not bars.Bar._instances:
         yield
         return
-    with bars.Bar.external_write_mode(file=sys.stderr):
+    with bars.Bar.external_write_mode(file=beneath(sys.stderr)):
         yield
 
 
@@ -42,7 +43,7 @@ def guard_handlers() -> None:
 def release_handlers() -> None:
     """A bar has been closed. With the last one, handlers become again what they were."""
     with _lock:
-        if _is_any_bar_open():
+        if is_any_bar_open():
             return
         while _guarded:
             handler = _guarded.pop()
@@ -50,7 +51,8 @@ def release_handlers() -> None:
                 del handler.emit
 
 
-def _is_any_bar_open() -> bool:
+def is_any_bar_open() -> bool:
+    """Tell whether a bar of ours is on the screen."""
     lines, displays = sys.modules.get("anymap.progress._tqdm"), sys.modules.get("anymap.progress._rich")
     if displays is not None and displays._displays:
         return True

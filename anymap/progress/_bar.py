@@ -29,6 +29,8 @@ class BarSink:
     """
 
     wants = frozenset({Started, Advanced, TaskProgress, Finished})
+    draws = True
+    """What is written where this draws spoils both."""
 
     def __init__(self, kind: type[Any] | None = None, /, *, delay: float = 0.0, **options: Any) -> None:
         if kind is not None or options:

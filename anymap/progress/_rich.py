@@ -27,6 +27,7 @@ class RichSink:
     """
 
     wants = frozenset({Started, Advanced, TaskProgress, Finished})
+    draws = True
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console

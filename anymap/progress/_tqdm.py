@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tqdm.std import TqdmDefaultWriteLock, tqdm
@@ -11,7 +12,7 @@ from tqdm.std import TqdmDefaultWriteLock, tqdm
 from anymap._errors import ConfigError
 from anymap._hints import did_you_mean
 from anymap.progress._above import guard_handlers, release_handlers
-from anymap.progress._where import in_notebook
+from anymap.progress._where import beneath, in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,6 +174,8 @@ def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | 
     # A window may be made narrower meanwhile. But whoever names a width means it.
     if chosen is Bar and "ncols" not in options and "TQDM_NCOLS" not in os.environ:
         told["dynamic_ncols"] = True
+    if (stderr := beneath(sys.stderr)) is not sys.stderr:
+        told["file"] = stderr
     bar = chosen(**{**told, **options})
     if not bar.disable:
         _adjust(bar)

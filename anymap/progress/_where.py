@@ -1,10 +1,11 @@
-"""Where the caller's eyes are."""
+"""Where the caller looks: a terminal, or a notebook."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-__all__ = ["in_notebook", "on_terminal"]
+__all__ = ["beneath", "in_notebook", "on_terminal"]
 
 
 def on_terminal() -> bool:
@@ -13,6 +14,11 @@ def on_terminal() -> bool:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, it is closed, or a stand-in that knows no isatty
         return False
+
+
+def beneath(stream: Any) -> Any:
+    """Return the stream that is written to in the end: while items run, another may catch what they print before it."""
+    return getattr(stream, "anymap_beneath", stream)
 
 
 def in_notebook() -> bool:
