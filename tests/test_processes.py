@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ import psutil
 import pytest
 
 import anymap
-from anymap import ConfigError, WorkerLost, pmap
+from anymap import ConfigError, WorkerLost, _cpus, pmap
 from anymap._local import pool
 from anymap._local.signals import interrupts_held_back
 from anymap.backends import Processes
@@ -119,18 +120,79 @@ def test_shutdown_during_a_map_is_no_items_fault(on_error: Literal["raise", "ret
     assert not getattr(exc, "__notes__", [])
 
 
-def test_maps_at_the_same_time_share_their_workers() -> None:
+def test_maps_that_ask_for_no_number_share_as_many_workers_as_there_are_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     anymap.shutdown()
+    monkeypatch.setattr(_cpus, "available", lambda: 2)
     seen: set[int] = set()
 
     def one(number: int) -> bool:
-        results = pmap(lambda x: (x * number, os.getpid()), range(10), backend="processes", workers=2)
+        results = pmap(lambda x: (x * number, os.getpid()), range(10), backend="processes")
         seen.update(worker for _, worker in results)
         return [value for value, _ in results] == [x * number for x in range(10)]
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(one, range(100)))
     assert 1 <= len(seen) <= 2
+
+
+@pytest.mark.parametrize("name", ["threads", "processes", "pathos", "joblib", "dask"])
+def test_each_of_several_maps_has_the_workers_that_it_asks_for(name: str, tmp_path: Path) -> None:
+    def meet(x: int) -> int:
+        (tmp_path / f"{x}").touch()
+        give_up = time.monotonic() + LONG
+        while len(list(tmp_path.iterdir())) < 3:
+            if time.monotonic() > give_up:
+                raise TimeoutError
+            time.sleep(0.005)
+        return x
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda x: pmap(meet, [x], backend=name, workers=1), range(3))) == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("name", ["threads", "processes", "pathos"])
+def test_a_small_map_does_not_wait_for_the_items_of_a_long_one(name: str, tmp_path: Path) -> None:
+    def wait(x: int) -> int:
+        (tmp_path / f"{x}").touch()
+        while not (tmp_path / "go").exists():
+            time.sleep(0.005)
+        return x
+
+    with ThreadPoolExecutor(1) as threads:
+        long = threads.submit(pmap, wait, range(4), backend=name, workers=2)
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        try:
+            assert pmap(abs, [-1, -2], backend=name, workers=2) == [1, 2]
+        finally:
+            (tmp_path / "go").touch()
+        assert long.result(LONG) == list(range(4))
+
+
+def test_workers_that_a_map_asked_for_end_after_it_though_another_map_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_IDLE_TICK", 0.01)
+    anymap.shutdown()
+    with (
+        anymap.using(idle_timeout=0.01, inner_threads=1),
+        pmap(pid, itertools.count(), backend="processes", workers=1, lazy=True) as long,
+    ):
+        kept = next(long)
+        others = workers_of_a_map(3) - {kept}
+        until(lambda: sum(map(lives, {kept, *others})) == 1)
+        next(long)
+
+
+def test_a_task_that_waits_behind_one_that_kills_its_worker_gets_another_that_is_idle() -> None:
+    with anymap.using(inner_threads=1):
+        workers_of_a_map(3)
+        got = pmap(exit_at_zero, [0, 1], backend="processes", workers=1, chunksize=1, on_error="return")
+    assert isinstance(got[0], WorkerLost)
+    assert got[1] == 1
+
+
+def exit_at_zero(x: int) -> int:
+    if x == 0:
+        os._exit(3)
+    return x
 
 
 def test_a_map_that_is_long_does_not_keep_another_from_its_turn(tmp_path: Path) -> None:

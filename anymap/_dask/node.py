@@ -135,7 +135,7 @@ class _Cluster:
             for _ in range(self._count):
                 self._start_worker()
             await self._start_scheduler()
-            asyncio.get_running_loop().add_reader(self._line, self._hang_up)
+            asyncio.get_running_loop().add_reader(self._line, self._hear_caller)
             await self._end
         finally:
             for worker in self._workers:
@@ -209,9 +209,18 @@ class _Cluster:
         elif not self._end.done():
             self._end.set_exception(RuntimeError("dask workers end while they start"))
 
-    def _hang_up(self) -> None:
-        if not self._end.done():
+    def _hear_caller(self) -> None:
+        said = wire.receive(self._line)
+        if said is not None:
+            self._grow(int(said))
+        elif not self._end.done():
             self._end.set_result(None)
+
+    def _grow(self, count: int) -> None:
+        """Have so many workers from now on, if that is more than before."""
+        for _ in range(self._count, count):
+            self._start_worker()
+        self._count = max(self._count, count)
 
 
 def run_worker(line: int, folder: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Security
 
-from anymap import _forks
+from anymap import _cpus, _forks
 from anymap._dask import clients, node
 from anymap._errors import BackendConnectionError
 from anymap._local import recipe, warm, wire
@@ -41,11 +41,14 @@ class Cluster:
     client: Client
 
     def __init__(self, wanted: Recipe, workers: int) -> None:
-        self.leases = 0
+        self._asked: list[int] = []
+        """The numbers of workers that maps ask for which have a lease."""
+        self._not_asked = 0
+        """How many maps have one that ask for no number: together they have as many workers as the cluster began with."""
         self.idle_timeout = 0.0
         """Seconds after which a cluster that nobody needs ends."""
         self._wanted = wanted
-        self._workers = workers
+        self._workers = self._most = workers
         self._idle_since = time.monotonic()
         self.closed = False
         """It has been told to end."""
@@ -71,14 +74,34 @@ class Cluster:
     def alive(self) -> bool:
         return self._thread.is_alive() and self.client.status == "running"
 
+    @property
+    def leases(self) -> int:
+        """How many maps run on it."""
+        return len(self._asked) + self._not_asked
+
+    def grant(self, asked: int | None) -> None:
+        """Enter a map that asks for so many workers, and start those that are missing."""
+        if asked is None:
+            self._not_asked += 1
+        else:
+            self._asked.append(asked)
+        wanted = sum(self._asked) + (self._workers if self._not_asked else 0)
+        if wanted > self._most:
+            self._most = wanted
+            with suppress(OSError):  # it has ended, which the map will find out
+                wire.send(self._node.line.fileno(), str(wanted).encode())
+
     def is_idle(self, seconds: float = 0.0) -> bool:
         """Nobody has a lease, for so many seconds."""
         return not self.leases and time.monotonic() - self._idle_since >= seconds
 
-    def give_back(self) -> None:
+    def give_back(self, asked: int | None) -> None:
         with _lock:
             self._idle_since = time.monotonic()
-            self.leases -= 1
+            if asked is None:
+                self._not_asked -= 1
+            else:
+                self._asked.remove(asked)
 
     def kill(self, pid: int) -> None:
         """End one of the workers; another will take its place."""
@@ -160,15 +183,19 @@ _clusters: dict[tuple[Recipe, int], Cluster] = {}
 _lock = _forks.Lock()
 
 
-def lease(workers: int, inner_threads: int | None, idle_timeout: float) -> Cluster:
-    """Return a running cluster of ``workers`` processes like this one. Give it back when the map is over."""
+def lease(asked: int | None, inner_threads: int | None, idle_timeout: float) -> Cluster:
+    """Return a running cluster of processes like this one, with as many workers for a map as it asks for.
+
+    ``None``: as many as there are CPUs, for all such maps together. Give it back when the map is over.
+    """
+    workers = asked or _cpus.available()
     key = recipe.current(workers, inner_threads=inner_threads), workers
     with _lock:
         cluster = _clusters.get(key)
         if cluster is None or not cluster.alive:
             cluster = _start(key)
         cluster.idle_timeout = idle_timeout
-        cluster.leases += 1
+        cluster.grant(asked)
     return cluster
 
 

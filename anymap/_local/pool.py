@@ -1,7 +1,7 @@
 """Worker processes of our own: started when needed, watched, kept warm, and shared by all maps of one recipe.
 
 One thread per pool starts the workers, reads their answers and sees their deaths. A death costs the task that ran, no
-other. Maps take turns by their leases: however many run at once, there are no more workers than the largest asked for.
+other. What runs next is for the leases of the maps to say.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from anymap import _forks
 from anymap._local import recipe, warm, wire
+from anymap._local.leases import Leases
 from anymap._local.start import start_fork, start_interpreter
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
+    from anymap._local.leases import Job, Lease
     from anymap._local.recipe import Recipe
     from anymap._local.start import Process
-    from anymap._worker import Answer, Task
+    from anymap._worker import Answer
 
 _TICK, _IDLE_TICK = 0.1, 1.0
 """Seconds between two looks at the workers: while there is work, and while there is none."""
@@ -36,25 +38,13 @@ _GRACE = 0.2
 """Seconds that an abandoned task has to end by itself: it stops after its item, and that spares its worker."""
 
 
-class _Job:
-    """A task on its way."""
-
-    __slots__ = ("data", "future", "kill_at", "lease")
-
-    def __init__(self, lease: Lease, data: bytes) -> None:
-        self.lease = lease
-        self.data = data
-        self.future: Future[Answer] = Future()
-        self.kill_at: float | None = None
-
-
 class _Worker:
     """One process and our end of the line to it."""
 
     def __init__(self, process: Process, line: socket.socket) -> None:
         self.process = process
         self.line = line
-        self.job: _Job | None = None
+        self.job: Job | None = None
         self.ran = 0
         """How many items it has run."""
         self.idle_since = time.monotonic()
@@ -62,27 +52,6 @@ class _Worker:
 
     def is_overdue(self) -> bool:
         return time.monotonic() > self.idle_since + _LAST_WORDS
-
-
-class Lease:
-    """One map's share of a pool: up to ``workers`` of its tasks run at a time."""
-
-    def __init__(self, pool: Pool, workers: int) -> None:
-        self.workers = workers
-        self.pending: deque[_Job] = deque()
-        self.running = 0
-        self._pool = pool
-
-    def submit(self, task: Task) -> Future[Answer]:
-        job = _Job(self, pickle.dumps(task, 5))
-        self._pool.add(job)
-        return job.future
-
-    def kill(self, pid: int) -> None:
-        self._pool.kill(pid, self)
-
-    def close(self) -> None:
-        self._pool.end(self)
 
 
 class Pool:
@@ -109,7 +78,7 @@ class Pool:
         self._lock = threading.RLock()
         self._workers: dict[int, _Worker] = {}
         self._leaving: list[_Worker] = []
-        self._leases: list[Lease] = []
+        self._leases = Leases()
         self._selector = selectors.DefaultSelector()
         self._wake_up, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -121,27 +90,23 @@ class Pool:
 
     # --- called by the maps ---------------------------------------------------------------------------------------
 
-    def lease(self, workers: int) -> Lease | None:
-        """Return a new lease; ``None`` if the pool has just closed."""
+    def lease(self, workers: int, *, asked: bool) -> Lease | None:
+        """Return a new lease; ``None`` if the pool has just closed. ``asked``: see :meth:`Leases.open`."""
         with self._lock:
-            if self._closed:
-                return None
-            lease = Lease(self, workers)
-            self._leases.append(lease)
-            return lease
+            return None if self._closed else self._leases.open(self, workers, asked=asked)
 
     @property
     def idle(self) -> bool:
         """Nobody has a lease."""
         return not self._leases
 
-    def add(self, job: _Job) -> None:
+    def add(self, job: Job) -> None:
         with self._lock:
             if self._closed:
                 raise self._why_closed()
-            job.lease.pending.append(job)
+            self._leases.add(job)
             self._assign()
-            if job.lease.pending and len(self._workers) < self._limit():
+            if job.lease.waits() and len(self._workers) < self._leases.most_workers():
                 self._wake()
 
     def kill(self, pid: int, lease: Lease) -> None:
@@ -153,9 +118,7 @@ class Pool:
     def end(self, lease: Lease) -> None:
         """Take a lease back. What it has running is given a moment, then killed."""
         with self._lock:
-            lease.pending.clear()
-            if lease in self._leases:
-                self._leases.remove(lease)
+            self._leases.close(lease)
             running = [job for worker in self._workers.values() if (job := worker.job) and job.lease is lease]
             for job in running:
                 job.kill_at = time.monotonic() + _GRACE
@@ -174,29 +137,17 @@ class Pool:
 
     # --- under the lock -------------------------------------------------------------------------------------------
 
-    def _limit(self) -> int:
-        return max((lease.workers for lease in self._leases), default=0)
-
     def _assign(self) -> None:
-        """Give idle workers what is pending; leases take turns."""
+        """Give idle workers what is pending."""
         for worker in [worker for worker in self._workers.values() if worker.job is None]:
-            job = self._next_job()
+            job = self._leases.next()
             if job is None:
                 return
             self._send(worker, job)
 
-    def _next_job(self) -> _Job | None:
-        for lease in self._leases:
-            if lease.pending and lease.running < lease.workers:
-                # To the end of the queue: the next worker serves another map.
-                self._leases.remove(lease)
-                self._leases.append(lease)
-                return lease.pending.popleft()
-        return None
-
-    def _send(self, worker: _Worker, job: _Job) -> None:
+    def _send(self, worker: _Worker, job: Job) -> None:
         worker.job = job
-        job.lease.running += 1
+        job.lease.quota.running += 1
         # A worker that is gone is found out by the pool's thread, as any other death.
         with suppress(OSError):
             wire.send(worker.line.fileno(), job.data)
@@ -254,10 +205,10 @@ class Pool:
         if job is not None:
             _finish(job.future, answer)
 
-    def _release(self, worker: _Worker) -> _Job | None:
+    def _release(self, worker: _Worker) -> Job | None:
         job, worker.job, worker.idle_since = worker.job, None, time.monotonic()
         if job is not None:
-            job.lease.running -= 1
+            job.lease.quota.running -= 1
         return job
 
     def _is_spent(self, worker: _Worker, answer: Any) -> bool:
@@ -283,11 +234,13 @@ class Pool:
     def _bury(self, worker: _Worker) -> None:
         """See to it that the process is gone, and tell whoever waits for it."""
         exitcode, job = self._take_out(worker)
+        with self._lock:
+            self._assign()  # its map may have a turn for another one now
         if job is not None:
             dead = {worker.process.pid: exitcode}
             _finish(job.future, ChunkLost(f"worker process {worker.process.pid} ended", dead))
 
-    def _take_out(self, worker: _Worker) -> tuple[int, _Job | None]:
+    def _take_out(self, worker: _Worker) -> tuple[int, Job | None]:
         """End a process; return its exit code and what it was busy with."""
         worker.process.kill()
         exitcode = worker.process.wait()
@@ -306,9 +259,9 @@ class Pool:
                 self._receive_last(worker)
             elif job is not None and job.kill_at is not None and now > job.kill_at:
                 worker.process.kill()
-            elif job is None and not self._leases and (not self._keep or now - worker.idle_since > self.idle_timeout):
+            elif job is None and (not self._keep or now - worker.idle_since > self.idle_timeout):
                 with self._lock:
-                    if worker.job is None and not self._leases:
+                    if worker.job is None and len(self._workers) > self._leases.most_workers():
                         self._dismiss(worker)
         for worker in self._leaving:
             if worker.is_overdue():
@@ -324,10 +277,8 @@ class Pool:
     def _start_missing(self) -> None:
         while True:
             with self._lock:
-                wanted = sum(min(len(lease.pending), lease.workers - lease.running) for lease in self._leases)
-                starting = len(self._workers) < self._limit() and wanted > 0
-            if not starting:
-                return
+                if not self._leases.want_another(len(self._workers)):
+                    return
             self._start_one()
 
     def _start_one(self) -> None:
@@ -385,8 +336,8 @@ _pools: dict[Recipe, Pool] = {}
 _pools_lock = _forks.Lock()
 
 
-def lease(workers: int, max_items: int | None, inner_threads: int | None, idle_timeout: float) -> Lease:
-    """Return a share of the pool whose workers are like this process, as it is now."""
+def lease(workers: int, max_items: int | None, inner_threads: int | None, idle_timeout: float, *, asked: bool) -> Lease:
+    """Return a share of the pool whose workers are like this process, as it is now. ``asked``: see :meth:`Leases.open`."""
     wanted = recipe.current(workers, max_items, inner_threads)
     with _pools_lock:
         while True:
@@ -395,7 +346,7 @@ def lease(workers: int, max_items: int | None, inner_threads: int | None, idle_t
                 _pools[wanted] = _pool_of_interpreters(wanted)
                 warm.at_shutdown(close_all)
             _pools[wanted].idle_timeout = idle_timeout
-            if (granted := _pools[wanted].lease(workers)) is not None:
+            if (granted := _pools[wanted].lease(workers, asked=asked)) is not None:
                 return granted
             # It has closed, for want of anything to do.
             del _pools[wanted]
@@ -414,7 +365,7 @@ def lease_forks(workers: int, max_items: int | None, inner_threads: int | None) 
         keep=False,
         max_items=max_items,
     )
-    granted = pool.lease(workers)
+    granted = pool.lease(workers, asked=True)
     assert granted is not None  # noqa: S101
     return granted
 

@@ -121,8 +121,9 @@ class Dask(Backend):
             address = dask.config.get("scheduler-address", None)
         if address is not None:
             return self._connect(address, self._security)
-        self._own = own.lease(workers or _cpus.available(), self.inner_threads, self.idle_timeout)
-        self._exit.callback(self._own.give_back)
+        self._most = workers or _cpus.available()
+        self._own = own.lease(workers, self.inner_threads, self.idle_timeout)
+        self._exit.callback(self._own.give_back, workers)
         self.traits = Traits(kills=True)
         return self._own.client
 

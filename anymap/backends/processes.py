@@ -56,7 +56,13 @@ class Processes(Backend):
         if self.start_method == "fork":
             self._lease = pool.lease_forks(self.workers, self.max_tasks_per_worker, self.inner_threads)
         else:
-            self._lease = pool.lease(self.workers, self.max_tasks_per_worker, self.inner_threads, self.idle_timeout)
+            self._lease = pool.lease(
+                self.workers,
+                self.max_tasks_per_worker,
+                self.inner_threads,
+                self.idle_timeout,
+                asked=workers is not None,
+            )
 
     def submit(self, task: Task) -> Future[Answer]:
         return self._lease.submit(task)
