@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._errors import RemoteError
 from anymap._exceptions import FAILURE, Parts, format_traceback, safe_repr, safe_str, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Failure:
     seconds: float
     """How long the last attempt took."""
     worker: str
-    """Where it was tried: the process id, with the host's name if that is another one."""
+    """Where it was tried: the process id, with the host's name if that is another one; empty if it was never sent."""
     output: str = ""
     """What the last attempt printed, where that is kept (``output="keep"``) and the worker lived to tell."""
 
@@ -63,13 +66,36 @@ def attach(
     text = format_traceback(exc)
     setattr(exc, FAILURE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker, output), depth))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    exc.add_note(f"anymap: {item_name(index, item, shown=show_item)} failed after {tries} in worker {worker}")
+    where = f"after {tries} in worker {worker}" if worker else "before it was sent to a worker"
+    exc.add_note(f"anymap: {item_name(index, item, shown=show_item)} failed {where}")
     return exc
 
 
 def item_name(index: int, item: object, *, shown: bool) -> str:
     """Return what messages call an item; ``shown``: with its ``repr``."""
     return f"item {index} ({safe_repr(item)})" if shown else f"item {index}"
+
+
+def first_of(failures: Sequence[Failure], *, show_items: bool) -> str:
+    """Return what a message says of some failures: the first three, in a line."""
+    told = [
+        f"{item_name(each.index, each.item, shown=show_items)}: {_in_short(each.exception)}"
+        for each in failures[:_TOLD]
+    ]
+    more = [f"and {len(failures) - _TOLD} more"] if len(failures) > _TOLD else []
+    return f": {'; '.join([*told, *more])}" if told else ""
+
+
+def _in_short(exc: Exception) -> str:
+    text = " ".join(safe_str(exc).split())
+    text = f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+_TOLD = 3
+"""Failures that a message names."""
+_LONGEST = 100
+"""Characters of an exception's text in such a message."""
 
 
 def _copy(exc: Exception) -> Exception:

@@ -198,7 +198,7 @@ def test_a_result_that_cannot_be_loaded_fails_after_it_was_done() -> None:
 def test_an_item_that_cannot_be_sent_fails_without_a_worker() -> None:
     sink = Recorder(*ENDS)
     pmap(str, [1, threading.Lock()], backend="processes", workers=1, on_error="skip", progress=sink)
-    assert [(type(event), event.index) for event in sink.events if event.index == 1] == [(ItemFailed, 1)]
+    assert [(type(event), event.worker) for event in sink.events if event.index == 1] == [(ItemFailed, "")]
 
 
 def test_what_items_log_is_told_with_their_index(backend: Backend) -> None:

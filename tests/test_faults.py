@@ -624,6 +624,27 @@ def test_a_hopeless_map_ends_at_the_item_that_exceeds_the_limit(
     assert len(list(tmp_path.iterdir())) == failures
 
 
+def test_a_map_error_names_its_first_failures(backend: Backend) -> None:
+    def told(items: Any) -> str:
+        with pytest.raises(MapError) as caught:
+            pmap(odd_fails, items, backend=backend, workers=2, on_error="group")
+        return caught.value.message
+
+    odd = [f"item {x} ({x}): ValueError: {x}" for x in (1, 3, 5)]
+    assert told(range(2)) == f"1 item failed: {odd[0]}"
+    assert told(range(10)) == f"5 items failed: {'; '.join(odd[:3])}; and 2 more"
+    with anymap.using(show_items=False):
+        assert told(range(2)) == f"1 item failed: {odd[0].replace(' (1)', '')}"
+
+
+def test_an_item_that_was_never_sent_failed_in_no_worker() -> None:
+    [error] = pmap(str, [threading.Lock()], backend="processes", workers=1, on_error="return")
+    found = failure(error)
+    assert found is not None
+    assert found.worker == ""
+    assert error.__notes__[-1].endswith("failed before it was sent to a worker")
+
+
 def test_each_chunk_of_a_hopeless_map_ends_at_the_item_that_exceeds_the_limit(backend: Backend) -> None:
     with pytest.raises(MapError) as caught:
         pmap(odd_fails, range(400), backend=backend, workers=2, chunksize=100, on_error="skip", max_failures=5)

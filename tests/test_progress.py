@@ -654,6 +654,27 @@ def test_the_log_sink_starts_anew_with_each_map() -> None:
     assert logged(*one_map, *one_map) == logged(*one_map) * 2
 
 
+def test_a_single_item_is_one_item() -> None:
+    assert logged(started(total=1), finished(1, 2.0, total=1)) == ["map: finished, 1 of 1 item, 0 failed, 2.0 s"]
+
+
+@pytest.mark.parametrize(
+    ("setup", "shown"),
+    [
+        ("", True),
+        ("logging.basicConfig(level='INFO')", True),
+        ("logging.basicConfig(level='ERROR')", False),
+        ("logging.disable()", False),
+    ],
+)
+def test_lines_are_shown_also_where_logging_is_not_configured(setup: str, shown: bool) -> None:
+    program = f"import logging\n{setup}\nfrom anymap import pmap\npmap(abs, [1, 2], backend='serial', progress='log')"
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ("map: finished, 2 of 2 items, 0 failed" in ran.stderr) == shown
+    assert ran.stdout == ""
+
+
 def test_the_lines_go_to_a_logger_that_others_can_configure(caplog: pytest.LogCaptureFixture) -> None:
     (sink,) = resolve("log")
     with caplog.at_level(logging.INFO, logger="anymap.progress"):

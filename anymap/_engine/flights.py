@@ -270,8 +270,8 @@ class Flights:
                 exc = type(cause)(f"the argument of item {chunk.start + position} cannot be sent to a worker: {cause}")
                 exc.__cause__ = cause.__cause__
                 if self.journal is not None:
-                    self.journal.die(chunk.start + position, exc, 1, 0.0, "none", is_final=True)
-                self._arrive_dead(chunk, position, exc, 0.0, "none")
+                    self.journal.die(chunk.start + position, exc, 1, 0.0, "", is_final=True)
+                self._arrive_dead(chunk, position, exc, 0.0, "")
         self._news()
 
     def _enter_loss(self, chunk: Chunk, slot: int, lost: BaseException) -> None:

@@ -51,7 +51,7 @@ def collect(run: Run, plan: Plan) -> list[Any]:
             raise source_error
         results.append(source_error)
     if plan.on_error == "group":
-        _raise_group(run, results, source_error)
+        _raise_group(run, plan, results, source_error)
     return results
 
 
@@ -66,24 +66,26 @@ def _in_their_places(batches: list[Batch], pulled: int) -> list[Any]:
 
 def _passed_max_failures(run: Run, plan: Plan, results: Sequence[Any]) -> MapError:
     limit = f"{100 * plan.max_failures:g}%" if isinstance(plan.max_failures, float) else plan.max_failures
-    return _map_error(f"{len(run.failed)} items failed, more than max_failures={limit}", run.failed, results)
+    return _map_error(plan, f", more than max_failures={limit}", run.failed, results)
 
 
-def _raise_group(run: Run, results: Sequence[Any], source_error: Exception | None = None) -> None:
+def _raise_group(run: Run, plan: Plan, results: Sequence[Any], source_error: Exception | None = None) -> None:
     """Raise what has failed as one error, if anything has; only once."""
     failed, run.failed = run.failed, []
     if failed or source_error is not None:
-        raise _map_error(f"{len(failed)} items failed", failed, results, source_error)
+        raise _map_error(plan, "", failed, results, source_error)
 
 
 def _map_error(
-    message: str, failed: list[Exception], results: Sequence[Any], source_error: Exception | None = None
+    plan: Plan, why: str, failed: list[Exception], results: Sequence[Any], source_error: Exception | None = None
 ) -> MapError:
     failures = [found for exc in failed if (found := _failures.failure(exc)) is not None]
     failures.sort(key=attrgetter("index"))
     exceptions = [found.exception for found in failures]
     if source_error is not None:
         exceptions.append(source_error)
+    count = "1 item" if len(failed) == 1 else f"{len(failed)} items"
+    message = f"{count} failed{why}{_failures.first_of(failures, show_items=plan.show_items)}"
     return MapError(message, exceptions, results, failures)
 
 
@@ -152,7 +154,7 @@ class MapIterator(Generic[R_co]):
             raise _passed_max_failures(self._run, self._plan, ()) from None
         except StopIteration:
             if self._plan.on_error == "group":
-                _raise_group(self._run, ())
+                _raise_group(self._run, self._plan, ())
             raise
         finally:
             self._is_waiting = False

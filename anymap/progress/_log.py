@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 
+from anymap.progress._above import above_bars
 from anymap.progress._troubles import troubles
+from anymap.progress._where import beneath
 from anymap.progress.events import Advanced, Event, Finished, Started
 
 __all__ = ["LogSink"]
@@ -12,8 +15,9 @@ class LogSink:
     """Writes how far a map is as ``INFO`` lines of the logger ``anymap.progress``.
 
     A line comes when another tenth of the items is done, or else when ``every`` seconds have passed since the last
-    one; where the number of items is unknown only time counts. One more line tells the end. Nothing is seen unless
-    logging is set up to show ``INFO``. One sink serves one map at a time.
+    one; where the number of items is unknown only time counts. One more line tells the end. Where logging is configured, its
+    levels and handlers decide what is seen; where no logger has a handler, the lines go to stderr. One sink serves one
+    map at a time.
     """
 
     wants = frozenset({Started, Advanced, Finished})
@@ -30,7 +34,7 @@ class LogSink:
             case Advanced():
                 self._advance(event)
             case Finished():
-                self._logger.info("%s: %s", self._desc, _ending(event))
+                self._say(_ending(event))
 
     def _begin(self, desc: str | None) -> None:
         self._desc = desc or "map"
@@ -42,7 +46,15 @@ class LogSink:
         if tenths <= self._tenths and event.elapsed - self._last < self._every:
             return
         self._tenths, self._last = max(tenths, self._tenths), event.elapsed
-        self._logger.info("%s: %s", self._desc, _standing(event))
+        self._say(_standing(event))
+
+    def _say(self, text: str) -> None:
+        line = f"{self._desc}: {text}"
+        if self._logger.hasHandlers() or self._logger.manager.disable >= logging.INFO:
+            self._logger.info("%s", line)
+        elif sys.stderr is not None:
+            with above_bars():
+                print(line, file=beneath(sys.stderr), flush=True)
 
 
 def _tenths(event: Advanced) -> int:
@@ -62,6 +74,7 @@ def _ending(event: Finished) -> str:
 
 def _line(event: Advanced | Finished, counts: dict[str, int]) -> str:
     total = "" if event.total is None else f" of {event.total}"
+    noun = "item" if (event.done if event.total is None else event.total) == 1 else "items"
     return ", ".join(
-        [f"{event.done}{total} items", *(f"{n} {what}" for what, n in counts.items()), f"{event.elapsed:.1f} s"]
+        [f"{event.done}{total} {noun}", *(f"{n} {what}" for what, n in counts.items()), f"{event.elapsed:.1f} s"]
     )

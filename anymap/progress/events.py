@@ -135,6 +135,7 @@ class ItemFailed:
 
     index: int
     worker: str
+    """Empty for an item that was never sent to one."""
     error: Exception
     attempts: int
     """How often the item was tried."""
