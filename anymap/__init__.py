@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._rng import rng
     from anymap._share import Shared, share
-    from anymap._task_progress import task_progress, track
+    from anymap._task_progress import Progress, task_progress, track
     from anymap._worker_index import worker_index
 
 __version__ = "0.1.0"
@@ -60,6 +60,7 @@ __all__ = [
     "NotPicklable",
     "PerWorker",
     "Pool",
+    "Progress",
     "RemoteError",
     "Retry",
     "Settings",
@@ -113,7 +114,7 @@ _homes = {
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_rng": ("rng",),
     "_share": ("Shared", "share"),
-    "_task_progress": ("task_progress", "track"),
+    "_task_progress": ("Progress", "task_progress", "track"),
     "_worker_index": ("worker_index",),
 }
 

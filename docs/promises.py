@@ -24,7 +24,9 @@ END = "<!-- End of what was generated. -->"
 def _runs_in(traits: Traits) -> str:
     if traits.shares_memory:
         return "the caller's thread" if traits.inline else "threads of the caller"
-    return "a cluster" if traits.remote else "forks of the caller" if traits.forks else "processes"
+    if traits.remote:
+        return "a cluster, maybe of other machines"
+    return "forks of the caller" if traits.forks else "processes"
 
 
 def _timeout(traits: Traits) -> str:
@@ -49,7 +51,6 @@ def _yes(holds: bool) -> str:
 
 PROMISES: dict[str, Callable[[Traits], str]] = {
     "items run in": _runs_in,
-    "may be other machines": lambda traits: _yes(traits.remote),
     "objects are": lambda traits: "shared" if traits.shares_memory else "copied",
     "locks of other threads are inherited": lambda traits: _yes(traits.forks),
     "the death of a worker": _death,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anymap.backends.base import Answer, Backend, ChunkLost, Task, Traits
+from anymap.backends.base import Answer, Backend, Channel, ChunkLost, Line, Task, Traits
 
 if TYPE_CHECKING:
     from anymap.backends.dask import Dask
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Backend",
+    "Channel",
     "ChunkLost",
     "Dask",
     "Joblib",
+    "Line",
     "Pathos",
     "Processes",
     "Serial",

@@ -4,7 +4,7 @@
 >>> p_map(str.upper, ["a", "b"], disable=True)
 ['A', 'B']
 
-Change the import and leave the calls as they are. What differs is told on the page "Coming from p_tqdm" of the
+Change the import and leave the calls as they are. What differs is told on the page "Come from p_tqdm" of the
 documentation. New code is better served by :func:`anymap.pmap`, which is all six in one.
 
 Besides the iterables, each function takes

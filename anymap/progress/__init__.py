@@ -26,8 +26,10 @@ from anymap.progress.events import (
 if TYPE_CHECKING:
     from anymap.progress._bar import BarSink
     from anymap.progress._emitter import Emitter
+    from anymap.progress._jsonl import JsonLinesSink
     from anymap.progress._log import LogSink
     from anymap.progress._resolve import ProgressOption, resolve
+    from anymap.progress._rich import RichSink
 
 __all__ = [
     "BY_DEFAULT",
@@ -41,9 +43,11 @@ __all__ = [
     "ItemRetried",
     "ItemStarted",
     "ItemTimedOut",
+    "JsonLinesSink",
     "LogRecord",
     "LogSink",
     "ProgressOption",
+    "RichSink",
     "Sink",
     "Started",
     "TaskProgress",
@@ -55,8 +59,10 @@ __all__ = [
 _LATER = {
     "BarSink": "anymap.progress._bar",
     "Emitter": "anymap.progress._emitter",
+    "JsonLinesSink": "anymap.progress._jsonl",
     "LogSink": "anymap.progress._log",
     "ProgressOption": "anymap.progress._resolve",
+    "RichSink": "anymap.progress._rich",
     "resolve": "anymap.progress._resolve",
 }
 
