@@ -65,7 +65,7 @@ def test_the_sdist_holds_what_belongs_and_nothing_else(sdist: Path) -> None:
     folders = {"anymap", "docs", "examples", "tests"}
     assert {file for file in files if "/" not in file} == documents | {".gitignore", "PKG-INFO"}
     assert {file.split("/", 1)[0] for file in files if "/" in file} == folders
-    assert {Path(file).suffix for file in files if "/" in file} <= {".py", ".typed", ".md", ".svg", ".toml"}
+    assert {Path(file).suffix for file in files if "/" in file} <= {".py", ".typed", ".md", ".svg", ".css", ".toml"}
 
 
 def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
