@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 from anymap import _forks, _leaving
 from anymap._api import pmap
 from anymap._calls import Call
+from anymap._config import layers
 from anymap._engine.loop import Run
 from anymap._engine.plan import Plan, Retry
 from anymap._engine.sources import Feed
@@ -122,7 +123,9 @@ class Executor(concurrent.futures.Executor):
 
 
 def _make_plan(backend: str | Backend | type[Backend] | Engine | None, workers: int | str | None) -> Plan:
-    options: dict[str, Any] = {**(pmap.__kwdefaults__ or {}), "backend": backend, "workers": workers, "progress": False}
+    options: dict[str, Any] = {**(pmap.__kwdefaults__ or {}), "backend": backend, "workers": workers}
+    if layers.current().said("progress") is None:  # unasked an executor shows nothing
+        options["progress"] = False
     plan = make_plan(operator.call, ((),), **options)
     return replace(
         plan,

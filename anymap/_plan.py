@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from anymap import _backend_choice, _exceptions, _report
 from anymap._config import checks, layers, settings
+from anymap._config.values import BlockProgress
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import ConfigError, UnsupportedOption
 from anymap._surroundings import Surroundings
 from anymap.progress import resolve
+from anymap.progress._combined import sinks_of_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -79,10 +81,12 @@ def _retry(value: Any) -> Retry:
 
 def _sinks(config: Config, asked: Any) -> list[Sink]:
     outermost = config.inherited is None
+    if isinstance(asked, BlockProgress):
+        return sinks_of_map(asked)
     if asked is not None or (said := config.said("progress")) is None:
         return resolve(asked, outermost=outermost)
     try:
-        return resolve(said.value)
+        return sinks_of_map(said.value) if isinstance(said.value, BlockProgress) else resolve(said.value)
     except ConfigError as exc:
         raise ConfigError(f"{said.origin}: {exc}") from None
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 from anymap import _calls, _cpus
 from anymap._api import pmap
 from anymap._config import settings
+from anymap._config.values import block_progress
 from anymap._engine.loop import Run
 from anymap._engine.results import collect
 from anymap._engine.sources import Rows
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from anymap._engine.plan import Plan
     from anymap._live import Engine
     from anymap.backends.base import Backend
+    from anymap.progress import ProgressOption
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -59,16 +61,28 @@ class Pool:
     Args:
         workers: As for :func:`anymap.pmap`.
         backend: As for :func:`anymap.pmap`.
+        progress: What is shown of all calls of ``map``, ``starmap``, ``imap`` and ``imap_unordered`` together, as one bar
+            that ends with ``join``, ``terminate`` or the ``with`` block; otherwise as for :func:`anymap.pmap`. ``None``:
+            each call shows what it would by itself.
+        desc: What that bar is called.
+        total: How many items all calls have together, where that is known.
 
     Raises:
         ConfigError: As for :func:`anymap.pmap`; so do ``UnknownBackend`` and ``BackendUnavailable``.
     """
 
     def __init__(
-        self, workers: int | str | None = None, backend: str | Backend | type[Backend] | Engine | None = None
+        self,
+        workers: int | str | None = None,
+        backend: str | Backend | type[Backend] | Engine | None = None,
+        *,
+        progress: ProgressOption = None,
+        desc: str | None = None,
+        total: int | None = None,
     ) -> None:
         self._workers = workers
         self._backend = backend
+        self._progress = block_progress(progress, desc, total, "Pool()")
         self._executor = _Executor(backend, workers)
         self._is_running = True
         self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
@@ -146,6 +160,7 @@ class Pool:
         for results in list(self._unfinished):
             results.finish()
         self._executor.shutdown()
+        self._end_progress()
 
     def terminate(self) -> None:
         """End all work now. What was not done raises :class:`concurrent.futures.CancelledError`."""
@@ -155,6 +170,7 @@ class Pool:
             run.fail(CancelledError())
         for results in list(self._unfinished):
             results.close()
+        self._end_progress()
 
     def __enter__(self) -> Self:
         self._check_running()
@@ -173,6 +189,10 @@ class Pool:
         if not self._is_running:
             raise ValueError("the pool is closed")
 
+    def _end_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
     def _begin(
         self,
         func: Callable[..., Any],
@@ -184,7 +204,7 @@ class Pool:
     ) -> tuple[Run, Plan]:
         self._check_running()
         defaults: dict[str, Any] = pmap.__kwdefaults__ or {}
-        where = {"backend": self._backend, "workers": self._workers}
+        where = {"backend": self._backend, "workers": self._workers, "progress": self._progress}
         meaning = {"ordered": True, "lazy": False, "on_error": "raise", **how}
         plan = make_plan(func, (iterable,), **{**defaults, **where, **meaning, "chunksize": chunksize})
         run = Run(replace(plan, star=star), Rows(iter(iterable), prompt=plan.prompt))
@@ -259,6 +279,11 @@ class _Executor(Executor):
     """A program that ends does not wait for a pool."""
 
     _is_finished_at_exit = False
+
+    def __init__(self, backend: Any, workers: int | str | None) -> None:
+        super().__init__(backend, workers)
+        # Its calls are chunks, and no items that could be counted.
+        self._plan = replace(self._plan, sinks=())
 
     @property
     def workers(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anymap import _tell, _worker
 from anymap._config import layers
+from anymap._config.values import BlockProgress
 from anymap._errors import ConfigError
 from anymap._letters import TASK
 from anymap.progress.events import Advanced, Finished, Started
@@ -163,7 +164,8 @@ def _find_audience() -> _Map | _Screen | None:
         return None
     from anymap import progress  # noqa: PLC0415 - workers need nothing of it
 
-    emitter = progress.Emitter(progress.resolve(config.value("progress")))
+    option = config.value("progress")
+    emitter = progress.Emitter(progress.resolve(option.progress if isinstance(option, BlockProgress) else option))
     return _Screen(emitter) if emitter else None
 
 

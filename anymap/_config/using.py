@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 
 from anymap._config import checks, layers, settings
 from anymap._config.scope import Scope, scope
-from anymap._config.values import Layer, Value
+from anymap._config.values import BlockProgress, Layer, Value, block_progress
 from anymap._errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,24 +40,36 @@ class using:  # noqa: N801 - it is used as a function
     >>> total([-1, 2])
     3
 
+    A ``progress`` that is given here shows one bar over all maps of the block. What is told of single maps, as to a file of
+    events or a function of yours, is told of each as ever.
+
     Args:
+        desc: What the bar of ``progress`` calls the block.
+        total: How many items all maps of the block have together, where that is known.
         **given: The settings, by name, as :class:`anymap.Settings` lists them.
 
     Raises:
         ConfigError: A setting has a wrong name, type or value.
     """
 
-    def __init__(self, **given: Unpack[Settings]) -> None:
+    def __init__(self, *, desc: str | None = None, total: int | None = None, **given: Unpack[Settings]) -> None:
         self._layer = _layer("using()", given)
-        self._tokens: list[Token[Scope]] = []
+        self._make_progress = functools.partial(block_progress, given.get("progress"), desc, total, "using()")
+        self._make_progress()
+        self._entered: list[tuple[Token[Scope], BlockProgress | None]] = []
 
     def __enter__(self) -> Self:
-        here = scope.get()
-        self._tokens.append(scope.set(here._replace(using=(*here.using, self._layer))))
+        here, layer, shown = scope.get(), self._layer, self._make_progress()
+        if shown is not None:
+            layer = {**layer, "progress": layer["progress"]._replace(value=shown)}
+        self._entered.append((scope.set(here._replace(using=(*here.using, layer))), shown))
         return self
 
     def __exit__(self, *_: object) -> None:
-        scope.reset(self._tokens.pop())
+        token, shown = self._entered.pop()
+        scope.reset(token)
+        if shown is not None:
+            shown.close()
 
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """Have the settings hold for each call of ``func``, which may be a coroutine function."""
@@ -84,7 +96,7 @@ class using:  # noqa: N801 - it is used as a function
     def _anew(self) -> using:
         # Several calls may run at once: each has a token of its own.
         other = using()
-        other._layer = self._layer
+        other._layer, other._make_progress = self._layer, self._make_progress
         return other
 
 

@@ -242,8 +242,8 @@ class Run:
         if self._backend.traits.inline and not self._source.dry:
             self._wait_for_retry()
             return
-        if self._supervisor.rests and self._ledger.flying:
-            self._supervisor.wake()
+        if self._supervisor.rests and (self._ledger.flying or self._reporter):
+            self._supervisor.wake()  # if only to tell that the last one has ended
         self._waiting = True
         try:
             with self._backend.waiting():

@@ -29,6 +29,8 @@ class BarSink:
     """
 
     wants = frozenset({Started, Advanced, TaskProgress, Finished})
+    shows_maps = True
+    """It can show all maps of a block as one."""
     draws = True
     """What is written where this draws spoils both."""
 

@@ -21,6 +21,7 @@ class LogSink:
     """
 
     wants = frozenset({Started, Advanced, Finished})
+    shows_maps = True
 
     def __init__(self, logger: logging.Logger | str = "anymap.progress", *, every: float = 10.0) -> None:
         self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger

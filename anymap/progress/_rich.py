@@ -27,6 +27,7 @@ class RichSink:
     """
 
     wants = frozenset({Started, Advanced, TaskProgress, Finished})
+    shows_maps = True
     draws = True
 
     def __init__(self, console: Console | None = None) -> None:
