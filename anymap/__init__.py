@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anymap import backends, logs
+    from anymap import backends, compat, logs, progress, testing
     from anymap._api import pmap
     from anymap._config.explain import explain
     from anymap._config.settings import Settings
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from anymap._pool import AsyncResult, Pool
     from anymap._registry import BackendInfo, available_backends, register
     from anymap._rng import rng
+    from anymap._selection import Selection, selection
     from anymap._share import Shared, share
     from anymap._task_progress import Progress, task_progress, track
     from anymap._worker_index import worker_index
@@ -63,6 +64,7 @@ __all__ = [
     "Progress",
     "RemoteError",
     "Retry",
+    "Selection",
     "Settings",
     "Shared",
     "UnknownBackend",
@@ -70,17 +72,21 @@ __all__ = [
     "WorkerLost",
     "available_backends",
     "backends",
+    "compat",
     "configure",
     "explain",
     "failure",
     "logs",
     "per_worker",
     "pmap",
+    "progress",
     "register",
     "rng",
+    "selection",
     "share",
     "shutdown",
     "task_progress",
+    "testing",
     "track",
     "using",
     "worker_index",
@@ -113,10 +119,12 @@ _homes = {
     "_pool": ("AsyncResult", "Pool"),
     "_registry": ("BackendInfo", "available_backends", "register"),
     "_rng": ("rng",),
+    "_selection": ("Selection", "selection"),
     "_share": ("Shared", "share"),
     "_task_progress": ("Progress", "task_progress", "track"),
     "_worker_index": ("worker_index",),
 }
+_modules = ("backends", "compat", "logs", "progress", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -127,10 +135,10 @@ def __getattr__(name: str) -> Any:
             value = getattr(importlib.import_module(f"anymap.{home}"), name)
             globals()[name] = value
             return value
-    if name in ("backends", "logs"):
+    if name in _modules:
         return importlib.import_module(f"anymap.{name}")
     raise AttributeError(f"module 'anymap' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

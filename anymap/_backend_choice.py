@@ -17,38 +17,39 @@ if TYPE_CHECKING:
     from anymap._config.values import Layer, Value
 
 _DEFAULT = "processes"
+_BY_THE_CALL, _BY_DEFAULT = "the call", "the default"
 _check_prefer = checks.one_of("threads", "processes")
 _check_require = checks.one_of("shared_memory")
 
 
-def choose(config: Config, asked: Any, prefer: str | None, require: str | None) -> Backend:
-    """Return the backend, not yet open. What it requires beats what everybody wants."""
+def choose(config: Config, asked: Any, prefer: str | None, require: str | None) -> tuple[Backend, str]:
+    """Return the backend, not yet open, and what chose it. What the map requires beats every wish."""
     if prefer is not None:
         _check_prefer("prefer", prefer)
     if require is not None:
         _check_require("require", require)
-    backend = _chosen(config, asked, "threads" if require else prefer)
+    backend, reason = _chosen(config, asked, "threads" if require else prefer)
     if require == "shared_memory" and not backend.traits.shares_memory:
         warnings.warn(
             f"this map needs shared memory, which backend {backend.name!r} has not: it runs in threads", stacklevel=4
         )
-        backend = made(config, "threads")
+        backend, reason = made(config, "threads"), "require='shared_memory'"
     backend.inner_threads = _inner_threads(config)
     backend.idle_timeout = config.value("idle_timeout")
-    return backend
+    return backend, reason
 
 
-def _chosen(config: Config, asked: Any, hint: str | None) -> Backend:
+def _chosen(config: Config, asked: Any, hint: str | None) -> tuple[Backend, str]:
     if config.force_backend is not None:
-        return _made_as_said(config, config.force_backend)
+        return _made_as_said(config, config.force_backend), config.force_backend.origin
     if asked is not None:
-        return made(config, asked)
+        return made(config, asked), _BY_THE_CALL
     said = config.said("backend")
     if said is not None:
-        return _made_as_said(config, said)
+        return _made_as_said(config, said), said.origin
     if config.inherited is None or config.inherited.nested == "inherit":
-        return made(config, hint or _DEFAULT)
-    return made(config, config.inherited.nested)
+        return made(config, hint or _DEFAULT), "a library's hint" if hint else _BY_DEFAULT
+    return made(config, config.inherited.nested), f"nested={config.inherited.nested!r}, as this is inside of a map"
 
 
 def _inner_threads(config: Config) -> int | None:

@@ -39,7 +39,7 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
     _check_log_file(config)
     sinks = tuple(_sinks(config, options["progress"]))
     surroundings = _report.settled(Surroundings.of(config), sinks)
-    backend = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
+    backend, _ = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
         func=func,
         star=len(iterables) > 1,

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Formatter", "rotating_file"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _WHEN = re.compile(r"([1-9]\d*)?[SMHD]")
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -473,19 +475,21 @@ def test_the_total_is_what_the_shortest_iterable_tells() -> None:
 
 
 def test_dir_shows_what_is_offered_before_any_of_it_is_loaded() -> None:
-    shown = set(dir(anymap))
-    assert {*anymap.__all__, "__version__"} <= shown
-    assert {name for name in shown - set(anymap.__all__) if not name.startswith("_")} <= {
-        "annotations",
-        "compat",
-        "progress",
-        "testing",
-        "TYPE_CHECKING",
-        "Any",
-    }
+    assert set(dir(anymap)) == {*anymap.__all__, "__version__"}
 
 
-@pytest.mark.parametrize("module", [anymap, anymap.backends, anymap.progress], ids=lambda module: module.__name__)
+def test_public_modules_are_attributes_of_the_package_and_show_public_names_only() -> None:
+    program = (
+        "import anymap\n"
+        "modules = anymap, anymap.backends, anymap.compat, anymap.compat.p_tqdm, anymap.logs, anymap.progress, anymap.testing\n"
+        "assert all(set(dir(module)) - {'__version__'} == set(module.__all__) for module in modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    "module", [anymap, anymap.backends, anymap.compat, anymap.progress], ids=lambda module: module.__name__
+)
 def test_what_is_not_there_is_an_attribute_error(module: Any) -> None:
     with pytest.raises(AttributeError, match=rf"module '{module.__name__}' has no attribute 'pamp'"):
         _ = module.pamp

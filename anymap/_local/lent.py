@@ -53,13 +53,17 @@ class OnLent(Backend):
 
     def open(self, workers: int | None) -> None:
         size = self._size()
-        self.workers = min(workers or size or _cpus.available(), size or workers or _cpus.available())
+        self.workers = self.expected_workers(workers)
         self._spare = 0 if size is None else size - self.workers
         self._most = self.workers if workers is not None and size != self.workers else None
         self._lock = threading.Lock()
         self._queued: deque[tuple[Task, Future[Answer]]] = deque()
         self._sent: dict[Future[Answer], Sent] = {}
         self._stuck: dict[Future[Answer], Sent] = {}
+
+    def expected_workers(self, workers: int | None) -> int:
+        size = self._size()
+        return min(workers or size or _cpus.available(), size or workers or _cpus.available())
 
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()

@@ -123,6 +123,13 @@ class Backend(abc.ABC):
         be reached and it cannot be.
         """
 
+    def expected_workers(self, workers: int | None) -> int | None:
+        """Return how many tasks ``open(workers)`` will run at a time, and start nothing.
+
+        ``None``: that is only known once the backend is open, as it is with a cluster.
+        """
+        return workers
+
     @abc.abstractmethod
     def submit(self, task: Task) -> Future[Answer]:
         """Queue one task. Called from several threads, never after ``close``."""

@@ -108,6 +108,12 @@ class Dask(Backend):
         self._places = places.of(self._client) if self.traits.remote else None
         self.workers = self.capacity()
 
+    def expected_workers(self, workers: int | None) -> int | None:
+        elsewhere = (self._address, self._scheduler_file, self._given, dask.config.get("scheduler-address", None))
+        if any(place is not None for place in elsewhere) or clients.in_scope(self._timeout) is not None:
+            return None
+        return workers or _cpus.available()
+
     def _find_client(self, workers: int | None) -> Client:
         address = self._address
         if self._scheduler_file is not None:

@@ -80,6 +80,14 @@ class Joblib(Backend):
         self._engine.open(workers)
         self.traits, self.workers = self._engine.traits, self._engine.workers
 
+    def expected_workers(self, workers: int | None) -> int | None:
+        if isinstance(self._engine, _Dask):
+            return None
+        if isinstance(self._engine, Serial):
+            return 1
+        n_jobs = self._parallel.n_jobs if workers is None else workers
+        return max(int(self._parallel._backend.effective_n_jobs(n_jobs)), 1)
+
     def submit(self, task: Task) -> Future[Answer]:
         return self._engine.submit(task)
 

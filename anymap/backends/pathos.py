@@ -35,9 +35,12 @@ class Pathos(pooled.OnPool):
     traits = Traits(kills=True, forks=True)
 
     def open(self, workers: int | None) -> None:
-        self.workers = workers or _cpus.available()
+        self.workers = self.expected_workers(workers)
         self._keeper = pooled.PoolKeeper(self._make_pool, _send, ChunkLost)
         self._keeper.start()
+
+    def expected_workers(self, workers: int | None) -> int:
+        return workers or _cpus.available()
 
     def _make_pool(self) -> Any:
         if helpers.mp.current_process().daemon:

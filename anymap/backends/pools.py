@@ -183,6 +183,11 @@ class ProcessPool(ThreadPool):
 class PathosThreadPool(ThreadPool):
     """A pool of pathos, which starts its threads when it is first asked for them."""
 
+    def _size(self) -> int:
+        # Once it serves, the engine is the pool inside of it.
+        size: int = getattr(self._engine, "ncpus", None) or super()._size()
+        return size
+
     def open(self, workers: int | None) -> None:
         self._engine = self._engine._serve()
         super().open(workers)
@@ -190,6 +195,11 @@ class PathosThreadPool(ThreadPool):
 
 class PathosProcessPool(ProcessPool):
     """A pool of pathos, which starts its processes when it is first asked for them."""
+
+    def _size(self) -> int:
+        # Once it serves, the engine is the pool inside of it.
+        size: int = getattr(self._engine, "ncpus", None) or super()._size()
+        return size
 
     def open(self, workers: int | None) -> None:
         self._engine = self._engine._serve()

@@ -52,7 +52,7 @@ class Processes(Backend):
             self.traits = Traits(kills=True, forks=True)
 
     def open(self, workers: int | None) -> None:
-        self.workers = workers or _cpus.available()
+        self.workers = self.expected_workers(workers)
         if self.start_method == "fork":
             self._lease = pool.lease_forks(self.workers, self.max_tasks_per_worker, self.inner_threads)
         else:
@@ -63,6 +63,9 @@ class Processes(Backend):
                 self.idle_timeout,
                 asked=workers is not None,
             )
+
+    def expected_workers(self, workers: int | None) -> int:
+        return workers or _cpus.available()
 
     def submit(self, task: Task) -> Future[Answer]:
         return self._lease.submit(task)

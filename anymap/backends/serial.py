@@ -22,6 +22,9 @@ class Serial(Backend):
     def open(self, workers: int | None) -> None:  # noqa: ARG002 - there is one thread, however many are asked for
         self.workers = 1
 
+    def expected_workers(self, workers: int | None) -> int:  # noqa: ARG002 - see open
+        return 1
+
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()
         future.set_result(task())

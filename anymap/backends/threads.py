@@ -27,7 +27,7 @@ class Threads(Backend):
     traits = Traits(shares_memory=True)
 
     def open(self, workers: int | None) -> None:
-        self.workers = workers or _cpus.available()
+        self.workers = self.expected_workers(workers)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         """Those that take tasks; one that is stuck in an item that was given up is to take no more."""
@@ -35,6 +35,9 @@ class Threads(Backend):
         self._lock = threading.Lock()
         self._unfinished = 0
         self._limit = inner_threads.limit(self.workers, self.inner_threads)
+
+    def expected_workers(self, workers: int | None) -> int:
+        return workers or _cpus.available()
 
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()

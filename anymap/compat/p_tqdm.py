@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["p_imap", "p_map", "p_uimap", "p_umap", "t_imap", "t_map"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 R = TypeVar("R")
 
 

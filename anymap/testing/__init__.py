@@ -11,3 +11,7 @@ from anymap.testing.gate import Gate, Held
 from anymap.testing.suite import BackendSuite, Outcome, PromiseBroken, Report, examine
 
 __all__ = ["BackendSuite", "Gate", "Held", "Outcome", "PromiseBroken", "Report", "examine"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

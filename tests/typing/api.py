@@ -211,6 +211,10 @@ with anymap.Pool(2, backend="threads") as pool:
     pool.join()
 
 # What is around it.
+chosen = anymap.selection(backend="threads", workers="50%", prefer="threads", require="shared_memory")
+assert_type(chosen, anymap.Selection)
+assert_type((chosen.backend, chosen.workers, chosen.reason), tuple[str, int | None, str])
+assert_type(chosen.traits, dict[str, bool])
 retry = Retry(2, on=(OSError, TimeoutError), backoff=1, jitter=0.5)
 assert_type(retry.times, int)
 assert_type(retry.on, type[Exception] | tuple[type[Exception], ...])
