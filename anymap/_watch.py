@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+from anymap import _descendants
+
 _INTERVAL = 0.5
 """Seconds between two looks."""
 _PR_SET_PDEATHSIG = 1
@@ -31,6 +33,7 @@ def _watch(parent: int, at_once: bool) -> None:
         _ask_the_kernel()
     while alive(parent):
         time.sleep(_INTERVAL)
+    _descendants.end_own()
     os._exit(1)
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap import _spool
+from anymap import _descendants, _spool
 from anymap._local import child, wire
 from anymap._local.start import Process, start_interpreter
 
@@ -78,8 +78,9 @@ class Node(NamedTuple):
             time.sleep(0.005)
 
     def end(self) -> int:
-        """See to it that it is gone; return its exit code."""
-        self.process.kill()
+        """See to it that it is gone, and what it has started; return its exit code."""
+        if self.process.poll() is None:
+            _descendants.end(self.process.pid)
         exitcode = self.process.wait()
         self.line.close()
         return exitcode
@@ -194,7 +195,7 @@ class _Cluster:
         await self._scheduler.remove_worker(
             self._ready[worker], stimulus_id="anymap-retire", expected=True, close=False
         )
-        worker.process.kill()
+        _descendants.end(worker.process.pid)
 
     def _replace(self, worker: Node) -> None:
         asyncio.get_running_loop().remove_reader(worker.line)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import selectors
-import signal
 import socket
 import threading
 import time
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Security
 
-from anymap import _cpus, _forks
+from anymap import _cpus, _descendants, _forks
 from anymap._dask import clients, node
 from anymap._errors import BackendConnectionError
 from anymap._local import recipe, warm, wire
@@ -106,8 +104,7 @@ class Cluster:
     def kill(self, pid: int) -> None:
         """End one of the workers; another will take its place."""
         if pid in self._pids.values():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _descendants.end(pid)
 
     async def death(self, address: str) -> dict[int, int]:
         """Return the process id and exit code of a worker that dask has lost; nothing if nobody tells soon."""

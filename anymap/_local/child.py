@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import sys
-from typing import Any
+import threading
+import time
+import traceback
+from typing import Any, NoReturn
 
-from anymap import _watch
+from anymap import _descendants, _watch
 from anymap._local import wire
 from anymap._local.signals import ignore_interrupts
+
+HOOKS = 2.0
+"""Seconds that the hooks for the end of a process (:mod:`atexit`) may take; less than a worker has until it is killed."""
 
 
 def main(fd: int) -> None:
@@ -74,12 +81,43 @@ def _answer(data: bytearray, left: int | None) -> tuple[int, bytes]:
         return 0, pickle.dumps(RuntimeError(f"worker {os.getpid()}: {type(exc).__name__}: {exc}"), 5)
 
 
-def leave() -> None:
-    """End without waiting for threads that the user's functions may have left."""
+def leave() -> NoReturn:
+    """End: close what was made for this worker, run the hooks for the end of a process, leave no process behind.
+
+    Threads that the user's functions may have left are not waited for, and hooks no longer than ``HOOKS``.
+    """
     if (made := sys.modules.get("anymap._per_worker")) is not None:
         made.close_all()
+    # A daemon: as a rule this process ends before it does.
+    threading.Thread(target=_leave_at_the_latest, name="anymap-leave", daemon=True).start()
+    _run_exit_hooks()
+    _leave_now()
+
+
+def _run_exit_hooks() -> None:
+    for hook in reversed(threading._threading_atexits):  # type: ignore[attr-defined]  # no public name, [src] 3.11-3.13
+        try:
+            hook()
+        except Exception:  # noqa: BLE001 - it is the user's, and the others are to run
+            traceback.print_exc()
+    atexit._run_exitfuncs()
+
+
+def _leave_at_the_latest() -> None:
+    time.sleep(HOOKS)
+    _leave_now()
+
+
+def _leave_now() -> NoReturn:
+    _descendants.end_own()
     flush_standard_streams()
     os._exit(0)
+
+
+def forget_exit_hooks() -> None:
+    """In a fork: what was registered before is for the end of the parent."""
+    atexit._clear()
+    threading._threading_atexits.clear()  # type: ignore[attr-defined]
 
 
 def flush_standard_streams() -> None:

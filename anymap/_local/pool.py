@@ -11,11 +11,12 @@ import selectors
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from anymap import _forks
+from anymap import _descendants, _forks
 from anymap._local import recipe, warm, wire
 from anymap._local.leases import Leases
 from anymap._local.start import start_fork, start_interpreter
@@ -49,6 +50,11 @@ class _Worker:
         """How many items it has run."""
         self.idle_since = time.monotonic()
         """Once it has been dismissed: since when."""
+
+    def kill(self) -> None:
+        """End it and all processes below it, unless it has ended."""
+        if self.process.poll() is None:
+            _descendants.end(self.process.pid)
 
     def is_overdue(self) -> bool:
         return time.monotonic() > self.idle_since + _LAST_WORDS
@@ -113,7 +119,7 @@ class Pool:
         with self._lock:
             for worker in self._workers.values():
                 if worker.process.pid == pid and worker.job is not None and worker.job.lease is lease:
-                    worker.process.kill()
+                    worker.kill()
 
     def end(self, lease: Lease) -> None:
         """Take a lease back. What it has running is given a moment, then killed."""
@@ -242,7 +248,7 @@ class Pool:
 
     def _take_out(self, worker: _Worker) -> tuple[int, Job | None]:
         """End a process; return its exit code and what it was busy with."""
-        worker.process.kill()
+        worker.kill()
         exitcode = worker.process.wait()
         with self._lock:
             job = self._release(worker)
@@ -258,14 +264,14 @@ class Pool:
                 # Its answer may have been sent before it died, and may be all there.
                 self._receive_last(worker)
             elif job is not None and job.kill_at is not None and now > job.kill_at:
-                worker.process.kill()
+                worker.kill()
             elif job is None and (not self._keep or now - worker.idle_since > self.idle_timeout):
                 with self._lock:
                     if worker.job is None and len(self._workers) > self._leases.most_workers():
                         self._dismiss(worker)
         for worker in self._leaving:
             if worker.is_overdue():
-                worker.process.kill()
+                worker.kill()
         self._leaving = [worker for worker in self._leaving if worker.process.poll() is None]
 
     def _receive_last(self, worker: _Worker) -> None:
@@ -312,7 +318,7 @@ class Pool:
         for worker in self._leaving:
             while worker.process.poll() is None and not worker.is_overdue():
                 time.sleep(0.001)
-            worker.process.kill()
+            worker.kill()
             worker.process.wait()
         for job in unfinished:
             _finish(job.future, self._why_closed())
@@ -333,6 +339,8 @@ def _finish(future: Future[Answer], outcome: Any) -> None:
 # --- the pools of this process ------------------------------------------------------------------------------------
 
 _pools: dict[Recipe, Pool] = {}
+_forks_of_maps: weakref.WeakSet[Pool] = weakref.WeakSet()
+"""Pools of forks, each of one map."""
 _pools_lock = _forks.Lock()
 
 
@@ -365,6 +373,10 @@ def lease_forks(workers: int, max_items: int | None, inner_threads: int | None) 
         keep=False,
         max_items=max_items,
     )
+    with _pools_lock:
+        _forks_of_maps.add(pool)
+    # At the program's end they get the time to end by themselves.
+    warm.at_shutdown(close_all)
     granted = pool.lease(workers, asked=True)
     assert granted is not None  # noqa: S101
     return granted
@@ -380,7 +392,7 @@ def _retire_idle_pools() -> None:
 def close_all() -> None:
     """End all workers of this process."""
     with _pools_lock:
-        pools = list(_pools.values())
+        pools = [*_pools.values(), *_forks_of_maps]
         _pools.clear()
     for pool in pools:
         pool.close()
@@ -388,3 +400,4 @@ def close_all() -> None:
 
 # In a forked child: the workers are the parent's, and the threads that served them are not there.
 _forks.in_child(_pools.clear)
+_forks.in_child(_forks_of_maps.clear)

@@ -18,7 +18,7 @@ from concurrent.futures import Future, InvalidStateError
 from multiprocessing.pool import TERMINATE
 from typing import TYPE_CHECKING, Any
 
-from anymap import _watch
+from anymap import _descendants, _watch
 from anymap._errors import describe_exit
 from anymap._local.signals import ignore_interrupts, interrupts_held_back
 from anymap._worker import settle_in
@@ -161,8 +161,8 @@ class _Pool:
 
     def kill(self, pid: int) -> None:
         for worker in self._workers:
-            if worker.pid == pid:
-                worker.kill()
+            if worker.pid == pid and worker.exitcode is None:
+                _descendants.end(pid)
 
     def close(self) -> None:
         """Let the workers, who have nothing left to do, end by themselves."""
@@ -221,8 +221,7 @@ class _Pool:
 
     def _kill_all(self) -> None:
         workers = [*self._workers, *self.pool._pool]
-        for worker in workers:
-            worker.kill()
+        _descendants.end(*(worker.pid for worker in workers if worker.exitcode is None))
         for worker in workers:
             worker.join(_LIMIT)
 

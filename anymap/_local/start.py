@@ -84,6 +84,7 @@ def start_fork(line: socket.socket, workers: int, max_items: int | None, threads
         pid = os.fork()
         if not pid:
             try:
+                child.forget_exit_hooks()
                 inner_threads.limit(workers, threads)
                 child.serve(line.fileno(), parent, max_items)
             finally:
