@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from anymap import _backend_choice, _exceptions, _report
 from anymap._config import checks, layers, settings
 from anymap._config.values import BlockProgress
 from anymap._engine.plan import Plan, Retry
-from anymap._errors import ConfigError, UnsupportedOption
+from anymap._errors import ConfigError
 from anymap._surroundings import Surroundings
 from anymap.progress import resolve
 from anymap.progress._combined import sinks_of_map
@@ -62,7 +61,6 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
         config=config,
         surroundings=surroundings,
     )
-    _check_timeout(plan)
     _check_max_failures(plan)
     return plan
 
@@ -122,19 +120,4 @@ def _check_max_failures(plan: Plan) -> None:
         raise ConfigError(
             "max_failures has no meaning with on_error='raise', which ends the map at the first failure: "
             "add on_error='return', 'skip' or 'group'"
-        )
-
-
-def _check_timeout(plan: Plan) -> None:
-    traits = plan.backend.traits
-    if plan.timeout is None:
-        return
-    if traits.inline:
-        warnings.warn(
-            f"backend {plan.backend.name!r} cannot end an item: timeout={plan.timeout:g} is not enforced", stacklevel=4
-        )
-    elif traits.remote and not traits.live:
-        raise UnsupportedOption(
-            f"backend {plan.backend.name!r} cannot tell when an item began, so timeout= cannot be kept; "
-            "'processes', 'pathos', 'dask' and 'threads' can"
         )

@@ -154,6 +154,14 @@ class SharesItsState(Good):
         return self
 
 
+class SharesMemoryOnceOpen(Good):
+    traits = Traits()
+
+    def open(self, workers: int | None) -> None:
+        super().open(workers)
+        self.traits = Traits(shares_memory=True)
+
+
 class OneThreadOnly(Good):
     def open(self, workers: int | None) -> None:
         super().open(workers)
@@ -240,3 +248,7 @@ class TestSharesItsState(Quick):
 
 class TestOneThreadOnly(Quick):
     backend = OneThreadOnly
+
+
+class TestSharesMemoryOnceOpen(Quick):
+    backend = SharesMemoryOnceOpen

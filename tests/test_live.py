@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +163,35 @@ def test_items_that_are_given_up_take_places_until_they_end() -> None:
         assert isinstance(results.pop(0), ItemTimeout)
         assert results == [1, 2, 3, 4, 5]
         released.set()
+
+
+class CannotCancel(Executor):
+    """An executor whose futures cannot be cancelled, as those of some clusters."""
+
+    class Kept(Future[Any]):
+        def cancel(self) -> bool:
+            raise NotImplementedError("cancel")
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(2)
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = self.Kept()
+        self._threads.submit(lambda: future.set_result(fn(*args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._threads.shutdown(wait)
+
+
+def test_an_executor_that_cannot_cancel_hides_no_error_and_lets_a_lazy_map_go(caplog: pytest.LogCaptureFixture) -> None:
+    with CannotCancel() as executor:
+        with pytest.raises(ZeroDivisionError) as caught:
+            pmap((1).__truediv__, [1, 0, *range(50)], backend=executor, chunksize=1)
+        assert not [note for note in caught.value.__notes__ if "close" in note]
+        with pmap(abs, itertools.count(-5), backend=executor, lazy=True) as results:
+            assert next(results) == 5
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("make", [ThreadPoolExecutor, multiprocessing.pool.ThreadPool])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import ItemTimeout, MapError, Retry, WorkerLost, failure, pmap
+from anymap import BackendConnectionError, ItemTimeout, MapError, Retry, UnsupportedOption, WorkerLost, failure, pmap
 from anymap._engine.flights import Flights
 from anymap.backends import Traits
 from anymap.progress import Advanced, Finished, Started
@@ -490,3 +490,88 @@ def test_what_several_threads_add_to_is_written_under_the_lock_of_the_ledger(
     )
     assert [type(value).__name__ for value in got[:3]] == ["ZeroDivisionError", "ValueError", "int"]
     assert set(unguarded) <= {"Meter.began"}  # by the one thread that there is then
+
+
+class Decides(Gate):
+    """Declares its traits in ``open``."""
+
+    def __init__(self, declared: Traits) -> None:
+        super().__init__(pilot=lambda gate: gate.release())
+        self._declared = declared
+
+    def open(self, workers: int | None) -> None:
+        super().open(workers)
+        self.traits = self._declared
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_timeout_is_held_against_the_traits_that_open_has_declared(lazy: bool) -> None:
+    with pytest.raises(UnsupportedOption, match="cannot tell when an item began"):
+        list(pmap(abs, [-1], backend=Decides(Traits(remote=True)), timeout=5, lazy=lazy))
+    assert list(pmap(abs, [-1], backend=Decides(Traits()), timeout=5, lazy=lazy)) == [1]
+
+
+class FailsToClose(Gate):
+    def close(self, *, abandon: bool) -> None:
+        super().close(abandon=abandon)
+        raise NotImplementedError("cannot cancel")
+
+
+def fails_to_close() -> FailsToClose:
+    return FailsToClose(pilot=lambda gate: gate.release())
+
+
+def test_an_engine_that_fails_to_close_hides_no_error() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(reciprocal, [1, 0], backend=fails_to_close())
+    assert [note for note in caught.value.__notes__ if "failed to close: NotImplementedError: cannot cancel" in note]
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_an_engine_that_fails_to_close_costs_no_result_and_is_logged(
+    leave: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if leave:
+        with pmap(abs, iter([-1, -2, -3, -4]), backend=fails_to_close(), lazy=True, window=1) as results:
+            assert next(results) == 1
+    else:
+        assert pmap(abs, [-1, -2], backend=fails_to_close()) == [1, 2]
+    (record,) = caplog.records
+    assert record.getMessage() == "backend 'gate' failed to close"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], NotImplementedError)
+
+
+class FailsToOpen(Gate):
+    """Closes what it has not opened, as a simple backend does."""
+
+    def open(self, workers: int | None) -> None:
+        raise BackendConnectionError("nobody answers")
+
+    def close(self, *, abandon: bool) -> None:
+        self.connection.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_of_open_is_raised_though_closing_fails_too() -> None:
+    with pytest.raises(BackendConnectionError, match="nobody answers") as caught:
+        pmap(abs, [1], backend=FailsToOpen())
+    assert "'FailsToOpen' object has no attribute 'connection'" in caught.value.__notes__[0]
+
+
+class CannotGiveUp(Gate):
+    def abandon(self, future: Any) -> None:
+        raise NotImplementedError
+
+
+def test_a_stuck_item_that_the_engine_cannot_give_up_ends_at_its_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    def fly(gate: Gate) -> None:
+        for held in list(gate.held):
+            if held.rows == [1]:
+                gate.mark(held, 0, seconds_ago=60.0)
+            else:
+                gate.release(held)
+
+    gate = CannotGiveUp(3, traits=Traits(), pilot=fly)
+    got = pmap(abs, [0, 1, 2], backend=gate, chunksize=1, timeout=30.0, on_error="return")
+    assert [type(value) for value in got] == [int, ItemTimeout, int]
+    assert "cannot give up a task that is stuck" in caplog.text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _payload, _worker
 from anymap._config.layers import portable
+from anymap._engine.callers import callers_level
 from anymap._errors import NotPicklable
 from anymap._local import desk
 
@@ -222,16 +222,8 @@ def _pack_function(func: Any, classes: _payload.ClassTable, *, to_file: bool) ->
         message = f"the function {_name(func)!r} cannot be sent to other processes: {refused[0]}"
         raise NotPicklable(message) from refused[0].__cause__
     if parcel.nbytes() > _LARGE_FUNCTION:
-        warnings.warn(_describe_large(func, parcel.nbytes()), stacklevel=_callers_level())
+        warnings.warn(_describe_large(func, parcel.nbytes()), stacklevel=callers_level())
     return parcel
-
-
-def _callers_level() -> int:
-    """Return the ``stacklevel`` at which a warning points at the line outside this package that asked for the map."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("anymap."):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _describe_large(func: Any, nbytes: int) -> str:

@@ -6,6 +6,7 @@ never held while something is pickled or submitted.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -419,7 +420,12 @@ class Flights:
         if self._backend.traits.kills:
             self._backend.kill(mark.pid)
         else:
-            self._backend.abandon(future)
+            try:
+                self._backend.abandon(future)
+            except Exception:  # the item has its outcome, and only its worker stays busy
+                logging.getLogger("anymap").warning(
+                    "backend %r cannot give up a task that is stuck", self._backend.name, exc_info=True
+                )
             self._news()
 
     def _give_up(self, chunk: Chunk, mark: Mark) -> None:

@@ -15,10 +15,11 @@ import weakref
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap import _failures, logs
+from anymap import _exceptions, _failures, logs
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
 from anymap._engine.landing import AsFinished, Batch, InOrder
+from anymap._engine.refusals import check_timeout
 from anymap._engine.reporter import Reporter
 from anymap._engine.supervisor import Supervisor
 
@@ -74,20 +75,25 @@ class Run:
     def batches(self) -> Generator[Batch]:
         """Do the map; yield results as they land, in the plan's order. Closing the generator ends the map."""
         try:
-            self.open()
-            while not self._over():
-                self._supervise_if_it_takes_long()
-                self._flights.fill(partial_chunks=self._source.slow)
-                yield from self._deliver()
-                self._reporter.tell_of_items()
-                self._raise_what_ends_the_map()
-                if not self._over() and not self._pull():
-                    self._flights.fill(partial_chunks=True)
-                    self._wait()
-            if self.source_error is not None:
-                raise self.source_error
-        finally:
-            self.close()
+            yield from self._work()
+        except BaseException as exc:
+            self.close(exc)
+            raise
+        self.close()
+
+    def _work(self) -> Generator[Batch]:
+        self.open()
+        while not self._over():
+            self._supervise_if_it_takes_long()
+            self._flights.fill(partial_chunks=self._source.slow)
+            yield from self._deliver()
+            self._reporter.tell_of_items()
+            self._raise_what_ends_the_map()
+            if not self._over() and not self._pull():
+                self._flights.fill(partial_chunks=True)
+                self._wait()
+        if self.source_error is not None:
+            raise self.source_error
 
     @property
     def window(self) -> int:
@@ -107,6 +113,7 @@ class Run:
         self._meter.began = time.monotonic()
         logs._open_set_file(self._plan.config)
         self._backend.open(self._plan.workers)
+        check_timeout(self._plan)
         self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
         self._reporter.start(self._flights.carrier, self._flights.workers())
         self._hearing.wake_by(self._supervisor.wake)
@@ -330,8 +337,11 @@ class Run:
         """End the map from another thread: the iterating one raises ``exc``."""
         self._flights.fail(exc)
 
-    def close(self) -> None:
-        """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is."""
+    def close(self, error: BaseException | None = None) -> None:
+        """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is.
+
+        ``error`` is what ends it. What fails in the clean-up becomes a note of that error; without one, it is logged.
+        """
         if self._closed or os.getpid() != self._process:
             return
         self._closed = True
@@ -343,7 +353,7 @@ class Run:
         try:
             if carrier is not None and not complete:
                 carrier.board.cancel()
-            self._backend.close(abandon=not complete)
+            self._close_backend(error, complete=complete)
         finally:
             self._hearing.close(settle=carrier is not None and carrier.board.told)
             if carrier is not None:
@@ -352,6 +362,18 @@ class Run:
             self._flights.fall_silent()
             self._flights.remember()
             self._reporter.finish(marks, complete=complete)
+
+    def _close_backend(self, error: BaseException | None, *, complete: bool) -> None:
+        try:
+            self._backend.close(abandon=not complete)
+        except Exception as exc:
+            message = f"backend {self._backend.name!r} failed to close"
+            if error is None or isinstance(error, GeneratorExit):
+                logging.getLogger("anymap").warning(message, exc_info=exc)
+            else:
+                error.add_note(
+                    f"anymap: after that, {message}: {_exceptions.type_name(exc)}: {_exceptions.safe_str(exc)}"
+                )
 
 
 _left_open: weakref.WeakSet[Run] = weakref.WeakSet()

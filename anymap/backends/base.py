@@ -106,7 +106,8 @@ class Backend(abc.ABC):
     name: ClassVar[str]
     """The name it is registered under."""
     traits: Traits = Traits()
-    """Set on the class or, where it depends on the options, by ``open``."""
+    """Set on the class or, where it depends on the options or the engine, by ``open``; ``shares_memory`` and ``inline``
+    are known before."""
     workers: int = 1
     """How many tasks run at once; set by ``open``."""
 
@@ -137,6 +138,8 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def close(self, *, abandon: bool) -> None:
         """Give back what ``open`` took. Called once, also after an ``open`` that failed half-way.
+
+        What it raises ends no map: it becomes a note of the error that came first, or is logged.
 
         ``abandon`` says that tasks are still queued or running and nobody wants their answers: drop the queued ones,
         stop the running ones if that can be done, and return promptly in any case.

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING
 
-from anymap._errors import AnymapError, ItemTimeout, WorkerLost
+from anymap._errors import AnymapError, ItemTimeout, UnsupportedOption, WorkerLost
 from anymap._failures import failure
 from anymap.testing import _samples as samples
 from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises
@@ -140,6 +140,19 @@ class Declarations(Exam):
             got = self.map(function, range(8), timeout=_SECONDS, on_error="return")
         wanted = [ItemTimeout if x == 3 else x for x in range(8)]
         expect_equal([type(value) if isinstance(value, Exception) else value for value in got], wanted, "the results")
+
+    def test_a_timeout_that_cannot_be_kept_is_refused(self) -> None:
+        applies_if(
+            self.traits.remote and not self.traits.live,
+            "it can be kept, or is warned of: remote without live is not declared",
+        )
+        expect_raises(UnsupportedOption, lambda: self.map(samples.identity, [0], timeout=_SECONDS))
+
+    def test_where_tasks_run_is_declared_before_open(self) -> None:
+        before = self.make_backend().fresh().traits
+        for trait in ("shares_memory", "inline"):
+            was, is_now = getattr(before, trait), getattr(self.traits, trait)
+            expect(was == is_now, f"{trait} is {was} before open and {is_now} after it: set it on the class")
 
     @contextlib.contextmanager
     def _deaths_made_good(self) -> Iterator[None]:
