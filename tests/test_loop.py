@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import BackendConnectionError, ItemTimeout, MapError, Retry, UnsupportedOption, WorkerLost, failure, pmap
+from anymap import (
+    BackendConnectionError,
+    ItemTimeout,
+    MapError,
+    Retry,
+    UnsupportedOption,
+    WorkerLost,
+    _heartbeat,
+    failure,
+    pmap,
+)
 from anymap._engine.flights import Flights
 from anymap.backends import Traits
 from anymap.progress import Advanced, Finished, Started
@@ -291,6 +301,53 @@ def test_where_workers_can_be_killed_the_late_one_is() -> None:
 
     gate = Gate(1, traits=Traits(shares_memory=True, kills=True), pilot=pilot)
     got = pmap(abs, [0, 1, 2], backend=gate, chunksize=1, timeout=30.0, on_error="return")
+    assert (got[0], got[2], gate.killed) == (0, 2, [7])
+    assert isinstance(got[1], ItemTimeout)
+
+
+class Far(Gate):
+    """On other machines: an engine that ends tasks, and knows nothing of process ids."""
+
+    def __init__(self) -> None:
+        super().__init__(1, traits=Traits(remote=True, live=True, kills=True), pilot=self._stick_once)
+
+    def channel(self, receive: Callable[[bytes], object]) -> Any:
+        self._receive = receive
+        return Silent()
+
+    def _stick_once(self, gate: Gate) -> None:
+        held = gate.held[0]
+        if not self.killed and held.task.start <= 1 < held.task.start + held.task.count:
+            self._receive(_heartbeat._beat.pack(_heartbeat._BEAT, held.task.slot, 7, 1 - held.task.start, 60.0))
+        else:
+            gate.release()
+
+    def kill_task(self, future: Any, pid: int) -> None:
+        (held,) = [held for held in self.held if held.future is future]
+        self.killed.append(pid)
+        self.lose(held)
+
+
+class Silent:
+    """A channel that takes no notice of what it is told."""
+
+    def connect(self) -> Silent:
+        return self
+
+    def send(self, message: bytes) -> None:
+        pass
+
+    def is_wanted(self) -> bool:
+        return True
+
+    def step_aside(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_an_engine_of_other_machines_ends_the_task_of_a_late_item(chunksize: int) -> None:
+    gate = Far()
+    got = pmap(abs, [0, -1, -2], backend=gate, chunksize=chunksize, timeout=30.0, on_error="return")
     assert (got[0], got[2], gate.killed) == (0, 2, [7])
     assert isinstance(got[1], ItemTimeout)
 

@@ -283,7 +283,7 @@ class Flights:
             if not self._come_down(chunk, slot) or self._abandoned:
                 return
             newly_dead = self._count_dead(dead)
-            certain = dead is not None and mark.pid in dead
+            certain = chunk.expired is not None or (dead is not None and mark.pid in dead)
             blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
             if self.journal is not None:
                 self.journal.lose(chunk, blamed, str(lost), newly_dead)
@@ -305,7 +305,9 @@ class Flights:
     def _running_position(self, chunk: Chunk, mark: Mark, dead: Any) -> int | None:
         """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if nobody knows."""
         if self._backend.traits.remote:
-            return None
+            if chunk.expired is None:
+                return None
+            return chunk.expired if mark.position == chunk.expired else -1
         if dead is not None and mark.pid not in dead:
             return -1
         if chunk.expired != mark.position and mark.pid in self._killed:
@@ -418,7 +420,7 @@ class Flights:
             else:
                 self._give_up(chunk, mark)
         if self._backend.traits.kills:
-            self._backend.kill(mark.pid)
+            self._backend.kill_task(future, mark.pid)
         else:
             try:
                 self._backend.abandon(future)

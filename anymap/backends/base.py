@@ -35,7 +35,7 @@ class Traits:
     inline: bool = False
     """``submit`` returns only when the task has run, in the caller's own thread."""
     kills: bool = False
-    """``kill`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
+    """``kill_task`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
     sees_death: bool = True
     """The future of a task whose worker died ends with ``ChunkLost`` instead of staying open for ever."""
     breaks: bool = False
@@ -152,8 +152,15 @@ class Backend(abc.ABC):
     def poll(self) -> None:
         """Look after the engine. Called about ten times a second, from one thread, while the map lasts."""
 
+    def kill_task(self, future: Future[Answer], pid: int) -> None:  # noqa: ARG002 - for engines that know their tasks
+        """End the worker that runs the task of ``future``: process ``pid`` of its host. Only called where ``traits.kills``.
+
+        Override this where the engine ends tasks, as on other machines, and :meth:`kill` where it ends processes.
+        """
+        self.kill(pid)
+
     def kill(self, pid: int) -> None:
-        """End the worker process ``pid``, which runs a task of ours. Only called where ``traits.kills``."""
+        """End the worker process ``pid``, which runs a task of ours. Only called by :meth:`kill_task`."""
         raise NotImplementedError
 
     def abandon(self, future: Future[Answer]) -> None:

@@ -74,10 +74,10 @@ class Declarations(Exam):
             future = station.submit(0)
             (pid,) = switchboard.expect(0)
             expect(pid != os.getpid(), "kills is declared, and tasks run in the caller's process")
-            station.backend.kill(pid)
+            station.backend.kill_task(future, pid)
             self._expect_loss(station.loss(future), pid)
             # It may have ended by itself just before: that is no error either.
-            station.backend.kill(pid)
+            station.backend.kill_task(future, pid)
             expect_equal(station.values(station.submit(1)), [1], "the next task")
 
     def test_kill_is_not_blamed_on_other_tasks(self) -> None:
@@ -90,7 +90,7 @@ class Declarations(Exam):
         ):
             futures = [station.submit(0), station.submit(1)]
             victim, other = switchboard.expect(0, 1)
-            station.backend.kill(victim)
+            station.backend.kill_task(futures[0], victim)
             self._expect_loss(station.loss(futures[0]), victim)
             switchboard.let_go(1)
             lost = station.loss(futures[1])
