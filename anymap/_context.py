@@ -23,16 +23,15 @@ def values(names: Iterable[str]) -> Values:
 
 
 def pack(travelling: Values) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - only wanted by few
+    from anymap import _by_value  # noqa: PLC0415 - only wanted by few
 
     for name, value in travelling:
         try:
-            cloudpickle.dumps(value)
+            _by_value.dumps(value)
         except Exception as exc:
             message = f"the context variable {name!r} cannot be sent to other processes: {type(exc).__name__}: {exc}"
             raise NotPicklable(message) from exc
-    packed: bytes = cloudpickle.dumps(travelling)
-    return packed
+    return _by_value.dumps(travelling)
 
 
 def around(func: Callable[..., Any], travelling: Values | bytes) -> Callable[..., Any]:

@@ -93,7 +93,6 @@ def _loggers() -> list[logging.Logger]:
 
 
 def _manner(handler: logging.Handler) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - only wanted by few
+    from anymap import _by_value  # noqa: PLC0415 - only wanted by few
 
-    manner: bytes = cloudpickle.dumps((handler.level, handler.formatter, handler.filters))
-    return manner
+    return _by_value.dumps((handler.level, handler.formatter, handler.filters))

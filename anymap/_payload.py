@@ -30,14 +30,13 @@ from operator import attrgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import cloudpickle
 from cloudpickle.cloudpickle import (
     _DYNAMIC_CLASS_TRACKER_BY_ID,
     _dynamic_class_reduce,
     _should_pickle_by_reference,
 )
 
-from anymap import _forks, _spool
+from anymap import _by_value, _forks, _spool
 from anymap._errors import NotPicklable
 
 if TYPE_CHECKING:
@@ -314,7 +313,7 @@ def received_class(map_id: str, number: int) -> type:
     return _tables[map_id].find(number)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(_by_value.Pickler):
     """cloudpickle, with a map's classes by number."""
 
     def __init__(
@@ -324,7 +323,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_value: type | None = None,
         buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
     ) -> None:
-        self.dispatch_table = _flat(cloudpickle.Pickler.dispatch_table)
+        self.dispatch_table = _flat(_by_value.Pickler.dispatch_table)
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.table = classes
         self.left_out: dict[Reference, None] = {}
@@ -699,7 +698,7 @@ def _deepest_fault(value: object) -> tuple[str, object]:
 
 def _picklable(value: object) -> bool:
     try:
-        cloudpickle.dumps(value)
+        _by_value.dumps(value)
     except Exception:  # noqa: BLE001 - whatever it is, it cannot be pickled
         return False
     return True

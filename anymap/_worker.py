@@ -408,10 +408,9 @@ def _blame(what: str, exc: Exception) -> Exception:
 
 
 def cloudpickle_dumps(value: Any) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - only wanted when something went wrong
+    from anymap import _by_value  # noqa: PLC0415 - only wanted when something went wrong
 
-    data: bytes = cloudpickle.dumps(value)
-    return data
+    return _by_value.dumps(value)
 
 
 class _Ran(NamedTuple):

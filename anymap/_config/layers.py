@@ -103,10 +103,9 @@ def _sendable(value: Any) -> Any:
 
 
 def _pickled(value: Any) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - not where nothing is set
+    from anymap import _by_value  # noqa: PLC0415 - not where nothing is set
 
-    data: bytes = cloudpickle.dumps(value)
-    return data
+    return _by_value.dumps(value)
 
 
 def current() -> Config:
