@@ -17,7 +17,7 @@ _TRACKER = b"resource_tracker import main"
 
 def end(*pids: int) -> None:
     """Kill processes and all below them; only the processes where the system has no ``/proc``."""
-    below = _find(*pids)
+    below = find(*pids)
     _kill(pids)
     _kill(below)
 
@@ -25,7 +25,7 @@ def end(*pids: int) -> None:
 def end_own() -> None:
     """Kill all processes below this one."""
     if _has_children():  # to look for them takes some milliseconds
-        _kill(_find(os.getpid()))
+        _kill(find(os.getpid()))
 
 
 def _has_children() -> bool:
@@ -36,8 +36,8 @@ def _has_children() -> bool:
     return True
 
 
-def _find(*pids: int) -> list[int]:
-    """Return all processes below these."""
+def find(*pids: int) -> list[int]:
+    """Return all processes below these; none where the system has no ``/proc``."""
     children = _children_of_all()
     below: list[int] = []
     parents = list(pids)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +17,32 @@ def in_child(action: Callable[[], object]) -> None:
     """Have ``action`` called in every fork of this process, for as long as this lives."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=action)
+
+
+_THREADS_OF = {"grpc": re.compile(r"event_engine|grpc_"), "polars": re.compile(r"polars-\d")}
+"""Libraries that may wait for ever in a fork once they have been used in its parent, and the names of the threads that they then have there."""
+
+
+def dangerous_libraries() -> list[str]:
+    """Return which libraries are known not to survive a fork of this process as it is now."""
+    loaded = [name for name in _THREADS_OF if name in sys.modules]
+    if not loaded:
+        return []
+    threads = _names_of_threads()
+    return [name for name in loaded if threads is None or any(map(_THREADS_OF[name].match, threads))]
+
+
+def _names_of_threads() -> list[str] | None:
+    """Return the system's names of this process's threads; ``None`` where it tells none."""
+    names: list[str] = []
+    try:
+        threads = os.listdir("/proc/self/task")
+    except OSError:
+        return None
+    for thread in threads:
+        with suppress(OSError), open(f"/proc/self/task/{thread}/comm", encoding="utf-8", errors="replace") as file:
+            names.append(file.read())
+    return names
 
 
 class Lock:

@@ -19,8 +19,9 @@ from anymap import _exceptions, _failures, logs
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
 from anymap._engine.landing import AsFinished, Batch, InOrder
-from anymap._engine.refusals import check_timeout
+from anymap._engine.refusals import check_timeout, warn_of_forks
 from anymap._engine.reporter import Reporter
+from anymap._engine.standstill import Standstill
 from anymap._engine.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -112,8 +113,10 @@ class Run:
         self._is_open = True
         self._meter.began = time.monotonic()
         logs._open_set_file(self._plan.config)
+        warn_of_forks(self._backend)
         self._backend.open(self._plan.workers)
         check_timeout(self._plan)
+        self._standstill = Standstill(self._backend)
         self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
         self._reporter.start(self._flights.carrier, self._flights.workers())
         self._hearing.wake_by(self._supervisor.wake)
@@ -310,6 +313,7 @@ class Run:
             marks = self._flights.marks()
             self._hearing.catch_up()
             self._flights.expire(marks)
+            self._standstill.look(marks.values())
             if self._flights.arrivals:
                 self._source.speak_if_stuck()
             self._speak_of_missing_workers()
