@@ -129,7 +129,7 @@ def a_library_is_loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("backend", FORKING, ids=str)
+@pytest.mark.parametrize("backend", FORKING, ids=["pathos", "fork", "joblib"])
 def test_before_a_fork_there_is_a_warning_of_a_library_that_does_not_survive_it(
     backend: Any, a_library_is_loaded: list[str]
 ) -> None:
@@ -138,7 +138,8 @@ def test_before_a_fork_there_is_a_warning_of_a_library_that_does_not_survive_it(
         a_library_is_loaded.append("polars-0")
         with pytest.warns(UserWarning, match="polars has been used in this process") as caught:
             assert pmap(abs, [-1, -2], backend=backend, workers=2) == [1, 2]
-        assert [warning.filename for warning in caught] == [__file__]
+        # Python itself may warn of a fork, too.
+        assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]
         with pytest.raises(UserWarning, match="polars"):  # as all warnings of a test
             pmap(abs, [-1, -2], backend=backend, workers=2)
 
