@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anymap import backends, compat, logs, progress, testing
     from anymap._api import pmap
-    from anymap._config.explain import explain
     from anymap._config.settings import Settings
     from anymap._config.using import configure, using
     from anymap._engine.plan import Retry
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from anymap._executor import Executor
+    from anymap._explain import explain
     from anymap._failures import Failure, failure
     from anymap._local.warm import shutdown
     from anymap._per_worker import PerWorker, per_worker
@@ -94,7 +94,7 @@ __all__ = [
 
 _homes = {
     "_api": ("pmap",),
-    "_config.explain": ("explain",),
+    "_explain": ("explain",),
     "_config.settings": ("Settings",),
     "_config.using": ("configure", "using"),
     "_engine.plan": ("Retry",),

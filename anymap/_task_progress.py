@@ -149,7 +149,7 @@ class _Screen:
     def hear(self, task: Progress, seconds: float, *, first: bool, ended: bool) -> None:
         counts: dict[str, Any] = {"done": task.done, "failed": 0, "retried": 0, "lost": 0, "total": task.total}
         if first:
-            self._emitter.emit(Started(desc=task.desc, total=task.total, backend="none", workers=1))
+            self._emitter.emit(Started(desc=task.desc, total=task.total, backend="", workers=1))
         elif ended:
             complete = task.total is None or task.done >= task.total
             self._emitter.emit(Finished(**counts, elapsed=seconds, complete=complete))

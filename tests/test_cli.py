@@ -63,7 +63,7 @@ def test_the_sleeping_demo_runs_on_each_backend(backend):
     assert run.returncode == 0, run.stderr
     assert list(rows(run.stdout)) == [backend]
     assert "The sum is 465." in run.stdout
-    assert f"{backend}: 100%" in run.stderr
+    assert re.search(rf"{backend}(, [12] workers?)?: 100%", run.stderr)
     assert "30/30" in run.stderr
 
 
@@ -72,17 +72,48 @@ def test_all_runs_serial_first_and_compares():
     assert run.returncode == 0, run.stderr
     cells = rows(run.stdout)
     assert next(iter(cells)) == "serial"
-    assert cells["serial"][3] == "1.00"
+    assert cells["serial"][5] == "1.00"
     assert set(cells) == {info.name for info in anymap.available_backends() if info.available}
     assert len({each[-1] for each in cells.values()}) == 1
-    assert all(re.fullmatch(r"\d+\.\d\d", each[3]) for each in cells.values())
+    assert all(re.fullmatch(r"\d+\.\d\d", each[column]) for column in (2, 3, 5) for each in cells.values())
+
+
+def test_the_table_tells_the_workers_and_the_start_up_apart_from_the_work(monkeypatch, capsys):
+    def wait(number, *, seconds, constant):
+        return number + constant
+
+    anymap.shutdown()  # warm workers take no time to start
+    monkeypatch.setattr(demo, "wait_and_add", wait)
+    assert main(["demo", "sleep", "--backend", "processes", "--workers", "2", "--limit", "4", "--no-bar"]) == 0
+    [cells] = rows(capsys.readouterr().out).values()
+    assert cells[1] == "2"
+    # Items that take no time: what passes is the start of the workers.
+    assert float(cells[2]) > float(cells[3])
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_demo_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["demo", "--backend", "threads", "--limit", "40", "--no-bar"]) == 0
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= columns
+    for name in ("workers", "start-up", "seconds", "files/s", "speed-up", "digest"):
+        assert name in output
+
+
+def test_each_file_is_read_before_the_first_turn(monkeypatch):
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or whole(path))
+    work = demo.stdlib(7)
+    assert read == list(work.items)
 
 
 def test_without_the_baseline_there_is_no_speed_up(capsys):
     assert main(["demo", "--backend", "threads", "--limit", "5", "--no-baseline"]) == 0
     cells = rows(capsys.readouterr().out)
     assert list(cells) == ["threads"]
-    assert cells["threads"][3] == "-"
+    assert cells["threads"][5] == "-"
 
 
 def test_a_backend_that_is_not_here_is_listed_with_its_cure(monkeypatch, capsys):

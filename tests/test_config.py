@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from anymap._config import files, layers
 from anymap._config.files import find_line
 from anymap._config.settings import SETTINGS
 from anymap._config.variables import read_value
+from anymap._cpus import available
 from anymap.backends import Threads
 from anymap.progress import Started
 
@@ -471,7 +473,7 @@ def test_explain_prints_every_setting_with_its_value_and_origin(
     printed = io.StringIO()
     with using(backend="threads"):
         explain(printed)
-    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in printed.getvalue().splitlines()}
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in printed.getvalue().splitlines()[2:]}
     assert rows.keys() >= SETTINGS.keys()
     assert rows["backend"][0] == "'threads'"
     assert rows["backend"][1].startswith("using() at test_config.py")
@@ -485,6 +487,37 @@ def test_explain_prints_every_setting_with_its_value_and_origin(
     explain(printed)
     assert "'serial'" in printed.getvalue()
     assert "ANYMAP_FORCE_BACKEND" in printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"),
+    [
+        ({}, rf"processes, {available()} workers?: the default"),
+        ({"workers": 3}, r"processes, 3 workers: the default"),
+        ({"backend": "serial"}, r"serial, 1 worker: using\(\) at test_config.py, line \d+"),
+        ({"backend": "dask"}, rf"dask, {available()} workers?: using\(\) at test_config.py, line \d+"),
+        ({"backend": "nope"}, r"nothing: using\(\) at .*: no backend is called 'nope'.*"),
+    ],
+)
+def test_explain_says_what_will_run(settings: Any, runs: str) -> None:
+    with using(**settings):
+        explain(file := io.StringIO())
+    first, _, *rows = file.getvalue().splitlines()
+    assert re.fullmatch(f"A map runs here on: {runs}", first)
+    found = {line.split()[0]: line.split()[1] for line in rows}
+    assert found["backend"] != "None"
+    assert (found["workers"] == "None") == (settings.get("backend") == "nope")
+
+
+def test_what_explain_says_is_what_runs(backend: Backend) -> None:
+    with using(backend=backend):
+        explain(file := io.StringIO())
+        started: list[Started] = []
+        pmap(abs, [1], progress=lambda event: started.append(event) if isinstance(event, Started) else None)
+    [event] = started
+    line = file.getvalue().splitlines()[0]
+    assert f": {event.backend}" in line
+    assert f"{event.workers} worker" in line or "the workers of a cluster" in line
 
 
 def test_the_program_prints_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,8 +31,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def started(*, desc: str | None = None, total: int | None = 20) -> Started:
-    return Started(desc=desc, total=total, backend="serial", workers=1)
+def started(*, desc: str | None = None, total: int | None = 20, backend: str = "", workers: int = 1) -> Started:
+    return Started(desc=desc, total=total, backend=backend, workers=workers)
 
 
 def advanced(done: int, elapsed: float, *, total: int | None = 20, failed: int = 0, retried: int = 0) -> Advanced:
@@ -280,6 +280,23 @@ def test_whatever_comes_the_bar_ends_at_the_number_of_items(
     # Blanks cover what was longer before.
     assert last.rstrip(" \n").endswith("]")
     assert last.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("desc", "backend", "workers", "columns", "name"),
+    [
+        (None, "processes", 2, 80, "processes, 2 workers:   0%|"),
+        (None, "dask", 1, 80, "dask, 1 worker:   0%|"),
+        (None, "serial", 1, 80, "serial:   0%|"),
+        (None, "processes", 2, 40, "  0%|"),
+        ("files", "processes", 2, 80, "files:   0%|"),
+    ],
+)
+def test_a_map_without_a_name_is_called_by_what_it_runs_on(
+    desc: str | None, backend: str, workers: int, columns: int, name: str
+) -> None:
+    begin = started(desc=desc, backend=backend, workers=workers)
+    assert drawn(begin, finished(20, 1.0), ncols=columns)[0].startswith(name)
 
 
 def test_a_total_may_become_known_on_the_way() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import select
@@ -657,7 +658,7 @@ def test_unasked_what_items_print_stands_above_the_bar(name: str, columns: int, 
     if "rich" in progress:
         pytest.importorskip("rich")
     shot = lines(shown(printing(name, progress), columns)["end"])
-    *above, last = [line for line in shot if not line.startswith("anymap: ")]  # advice
+    *above, last = itertools.takewhile(lambda line: not line.startswith("anymap: "), shot)  # what follows is advice
     assert above == [line for item in range(5) for line in (f"printed {item}", f"rest {item}")]
     assert "5/5" in last
 

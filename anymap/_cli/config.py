@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import anymap
 from anymap import _backend_choice
 from anymap._config import layers
-from anymap._config.explain import explain
+from anymap._explain import explain
 
 if TYPE_CHECKING:
     import argparse

@@ -10,8 +10,10 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import sys
 import sysconfig
+import textwrap
 import time
 import tokenize
 import traceback
@@ -24,11 +26,13 @@ import anymap
 from anymap import _cpus
 from anymap._cli._table import table
 from anymap._config import layers
+from anymap.progress import Finished, Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anymap import BackendInfo
+    from anymap.progress import Event
 
 __all__ = ["add_to", "count_tokens", "wait_and_add"]
 
@@ -72,7 +76,11 @@ class Run:
     """What became of one backend's turn."""
 
     backend: str
+    workers: int = 0
+    start_up: float = 0.0
+    """Seconds until the first item began."""
     seconds: float = 0.0
+    """Seconds from then on."""
     answer: Any = None
     error: Exception | None = None
 
@@ -129,7 +137,9 @@ def _tell_tokens(answer: list[tuple[str, int]]) -> str:
     counts = Counter(dict(answer))
     unreadable = counts.pop(NOT_PYTHON, 0)
     chief = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common(5))
-    return f"{counts.total():,} tokens ({chief} ...); {unreadable} files cannot be tokenised, and are counted as such."
+    files = "1 file" if unreadable == 1 else f"{unreadable} files"
+    rest = f"; {files} cannot be tokenised, which is counted, too" if unreadable else ""
+    return f"{counts.total():,} tokens ({chief} ...){rest}."
 
 
 WORKS: dict[str, Callable[[int | None], Work]] = {"stdlib": stdlib, "sleep": sleep}
@@ -142,7 +152,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="run the same work on one backend or on all, and compare",
         description="Runs real work on a backend and shows how long it took and that the answer is the same. "
         "'stdlib' counts the tokens of every source file of Python's standard library; 'sleep' waits 5 ms and adds "
-        "a constant, 10,000 times.",
+        "a constant, 10,000 times. 'start-up' is what passes until the first item begins, and no part of 'seconds'.",
         epilog="The exit status is 0 if every backend that ran gave the same answer, 1 if one failed or differed, "
         "2 for a backend that is not known or not installed.",
     )
@@ -175,7 +185,7 @@ def _run(options: argparse.Namespace) -> int:
     workers = _cpus.count_workers(options.workers, "--workers")
     work = WORKS[options.work](options.limit)
     backends, missing = _backends(options, work)
-    print(f"{work.title}.", flush=True)
+    _print(f"{work.title}.")
     runs = [_take_turn(work, backend, workers, options.bar) for backend in backends]
     print(_figures(work, runs))
     _tell(work, runs, missing)
@@ -210,33 +220,84 @@ def _serial_first(names: Sequence[str]) -> list[str]:
 
 
 def _take_turn(work: Work, backend: str, workers: int | None, bar: bool | None) -> Run:
+    ends = _Ends()
+    # A narrow bar says what it runs on only where that is its name.
+    desc = backend if _columns() < _NARROW else None
     begin = time.perf_counter()
     try:
-        results = anymap.pmap(work.func, work.items, backend=backend, workers=workers, desc=backend, progress=bar)
+        results = anymap.pmap(work.func, work.items, backend=backend, workers=workers, desc=desc, progress=[bar, ends])
     except Exception as error:  # noqa: BLE001 - it is shown in the table, and the other backends have their turn
         return Run(backend=backend, error=error)
-    return Run(backend=backend, seconds=time.perf_counter() - begin, answer=work.answer(results))
+    seconds = time.perf_counter() - begin
+    return Run(
+        backend=backend,
+        workers=ends.workers,
+        start_up=ends.start_up,
+        seconds=seconds - ends.start_up,
+        answer=work.answer(results),
+    )
+
+
+_NARROW = 60
+"""Columns."""
+
+
+class _Ends:
+    """A sink that notes how many workers a map has, and how long they took to start."""
+
+    wants = frozenset({Started, Finished})
+
+    def __init__(self) -> None:
+        self.workers = 0
+        self.start_up = 0.0
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, Started):
+            self.workers = event.workers
+        elif isinstance(event, Finished):
+            self.start_up = event.start_up
 
 
 def _figures(work: Work, runs: Sequence[Run]) -> str:
-    head = ["backend", "seconds", f"{work.unit}/s", "speed-up", "digest"]
+    """Set the runs in a table or, where there is no room for that, in a few lines each."""
+    head = ["backend", "workers", "start-up", "seconds", f"{work.unit}/s", "speed-up", "digest"]
     serial = next((run.seconds for run in runs if run.backend == "serial" and not run.error), None)
-    return table(head, [_row(run, len(work.items), serial) for run in runs], right=head[1:4])
+    rows = [_row(run, len(work.items), serial) for run in runs]
+    wide = table(head, rows, right=head[1:6])
+    if max(map(len, wide.splitlines())) <= _columns():
+        return wide
+    return "\n".join(_lines(head, row) for row in rows)
 
 
 def _row(run: Run, count: int, serial: float | None) -> list[str]:
     if run.error:
         return [run.backend, f"failed: {type(run.error).__name__}"]
     faster = f"{serial / run.seconds:.2f}" if serial else "-"
-    return [run.backend, f"{run.seconds:.2f}", f"{count / run.seconds:,.0f}", faster, run.digest]
+    times = [f"{run.start_up:.2f}", f"{run.seconds:.2f}"]
+    return [run.backend, str(run.workers), *times, f"{count / run.seconds:,.0f}", faster, run.digest]
+
+
+def _lines(head: Sequence[str], row: Sequence[str]) -> str:
+    if len(row) < len(head):
+        return " ".join(row)
+    return "\n".join([row[0], *(f"  {name:<9}{cell:>14}" for name, cell in zip(head[1:], row[1:], strict=True))])
+
+
+def _print(text: str) -> None:
+    """Print a paragraph that fits the terminal."""
+    print(textwrap.fill(text, max(_columns() - 1, 20)), flush=True)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def _tell(work: Work, runs: Sequence[Run], missing: Sequence[BackendInfo]) -> None:
     answers = [run.answer for run in runs if not run.error]
     for answer in answers[:1]:
-        print(work.tell(answer))
+        _print(work.tell(answer))
     for info in missing:
-        print(f"Not run: {info.name}, for {info.reason}; {info.install}")
+        _print(f"Not run: {info.name}, for {info.reason}; {info.install}")
 
 
 def _verdict(runs: Sequence[Run]) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anymap.progress._above import release_handlers
+from anymap.progress._titles import what_runs
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
@@ -20,7 +21,7 @@ class BarSink:
     """Draws a tqdm bar that counts items, and below it one for each task that an item shows, eight at a time.
 
     ``kind`` is the tqdm class to draw with; by default a widget in a notebook that has ipywidgets, else a line of
-    text on stderr. ``delay`` keeps the bar away until the map has lasted that many seconds: a shorter map shows none,
+    text on stderr. A map without a name is called by what it runs on, where there is room. ``delay`` keeps the bar away until the map has lasted that many seconds: a shorter map shows none,
     and tqdm is not even imported. All other keywords are tqdm's, but for the iterable, the total and the initial count.
     One sink serves one map at a time. Bars of tasks are drawn on terminals and in notebooks, not where ``kind`` is given.
 
@@ -70,10 +71,13 @@ class BarSink:
     def _open(self, started: Started) -> None:
         # Both now: in a fork that comes between them the second one could not be imported any more.
         from anymap.progress._rows import Rows  # noqa: PLC0415 - tqdm comes with it
-        from anymap.progress._tqdm import open_bar  # noqa: PLC0415
+        from anymap.progress._tqdm import has_room, open_bar  # noqa: PLC0415
 
         self._waiting = None
-        bar = open_bar(self._kind, self._options, desc=started.desc, total=started.total)
+        desc = started.desc
+        if desc is None and started.backend and has_room(self._options):
+            desc = what_runs(started.backend, started.workers)
+        bar = open_bar(self._kind, self._options, desc=desc, total=started.total)
         if bar.disable:
             return
         self._bar = bar

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anymap import _forks
 from anymap.progress._above import guard_handlers, release_handlers
-from anymap.progress._titles import title
+from anymap.progress._titles import title, what_runs
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
 
@@ -47,7 +47,7 @@ class RichSink:
         match event:
             case Started():
                 self._display = _join(self._console)
-                self._map = self._display.add(event.desc or "", event.total)
+                self._map = self._display.add(_name(event), event.total)
             case Advanced():
                 self._advance(event, event.total)
             case TaskProgress():
@@ -84,6 +84,12 @@ class RichSink:
         display, self._display = self._display, None
         if display is not None:
             display.leave()
+
+
+def _name(event: Started) -> str:
+    if event.desc is not None or not event.backend:
+        return event.desc or ""
+    return what_runs(event.backend, event.workers)
 
 
 _MOST = 8

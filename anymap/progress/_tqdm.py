@@ -31,6 +31,9 @@ _NOT_PASSED_ON = {
     "gui": "give the tqdm class instead",
 }
 
+_WIDE = 60
+"""Columns."""
+
 # tqdm's own classes that take keywords out of ``**kwargs``, and which.
 _TAKEN_FROM_KWARGS = {
     "tqdm_asyncio": set(),
@@ -182,6 +185,12 @@ def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | 
         if not bar.gui:
             guard_handlers()
     return bar
+
+
+def has_room(options: Mapping[str, Any]) -> bool:
+    """Tell whether a bar with these options is wide enough for more than what it counts."""
+    width = options.get("ncols") or _screen(options.get("file") or sys.stderr)[0]
+    return width is None or width >= _WIDE
 
 
 def _adjust(bar: Bar) -> None:

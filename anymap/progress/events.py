@@ -40,7 +40,7 @@ class Started:
     total: int | None
     """How many items there will be, where that is known."""
     backend: str
-    """The backend's name."""
+    """The backend's name; empty for a task that no map is around."""
     workers: int
     """How many items can run at once, as far as is known now."""
     settings: Mapping[str, str] = field(default_factory=dict)
