@@ -8,7 +8,6 @@ import pickle
 import sys
 import threading
 import time
-import traceback
 from typing import Any, NoReturn
 
 from anymap import _descendants, _watch
@@ -99,7 +98,7 @@ def _run_exit_hooks() -> None:
         try:
             hook()
         except Exception:  # noqa: BLE001 - it is the user's, and the others are to run
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
     atexit._run_exitfuncs()
 
 
