@@ -847,11 +847,10 @@ def run_notebook(source: str) -> Any:
 
 def test_a_notebook_without_ipywidgets_shows_bars_of_text_and_no_warning() -> None:
     notebook = run_notebook(NOTEBOOK.format(hide="sys.modules['ipywidgets'] = None", events=EVENTS))
-    outputs = notebook.cells[0].outputs
-    assert {(output.output_type, output.name) for output in outputs} == {("stream", "stderr")}
-    text = "".join(output.text for output in outputs)
-    assert "100%|██████████| 20/20" in text
-    assert " 35%|███▌      | 7/20" in text
+    hint, first, second = notebook.cells[0].outputs
+    assert (hint.name, hint.text.count("pip install ipywidgets"), hint.text.count("\n")) == ("stderr", 1, 1)
+    assert "100%|██████████| 20/20" in first.data["text/plain"]
+    assert " 35%|███▌      | 7/20" in second.data["text/plain"]
 
 
 def test_a_notebook_with_ipywidgets_shows_widgets() -> None:
@@ -896,6 +895,29 @@ def test_tasks_in_a_notebook_are_widgets_that_take_turns() -> None:
     assert displays.count("none") == 1  # that of the task which ended last
 
 
-def test_tasks_in_a_notebook_without_widgets_show_nothing_of_their_own() -> None:
-    notebook = run_notebook("import sys\nsys.modules['ipywidgets'] = None\nfrom anymap.progress import *" + TASKS)
-    assert not any("job" in output.text for output in notebook.cells[0].outputs)
+WITHOUT_WIDGETS = "import sys\nsys.modules['ipywidgets'] = None\nfrom anymap.progress import *"
+FINISH = """
+emitter.emit(Finished(done=20, failed=0, retried=0, lost=0, total=20, elapsed=2.0, complete=True))
+"""
+
+
+def test_tasks_in_a_notebook_without_widgets_are_lines_below_that_of_their_map() -> None:
+    _, shown = run_notebook(WITHOUT_WIDGETS + TASKS).cells[0].outputs
+    whole, task = shown.data["text/plain"].split("\n")
+    assert "0/20" in whole
+    assert "job 3: " in task
+    assert "6/10" in task
+    _, shown = run_notebook(WITHOUT_WIDGETS + TASKS + FINISH).cells[0].outputs
+    [whole] = shown.data["text/plain"].split("\n")
+    assert "20/20" in whole
+
+
+def test_a_real_map_in_a_notebook_without_widgets_shows_its_bar_and_what_items_print() -> None:
+    notebook = run_notebook(
+        "import sys\nsys.modules['ipywidgets'] = None\nfrom anymap import pmap\n"
+        "pmap(print, ['one', 'two'], workers=1, progress=True, backend='processes')"
+    )
+    outputs = notebook.cells[0].outputs
+    [bar] = [output for output in outputs if output.output_type == "display_data"]
+    assert bar.data["text/plain"].startswith("processes, 1 worker: 100%|")
+    assert "".join(output.text for output in outputs if output.get("name") == "stdout") == "one\ntwo\n"

@@ -29,6 +29,8 @@ class Rows:
     def __init__(self, bar: Bar, options: Mapping[str, Any]) -> None:
         self._is_widget = hasattr(bar, "container")
         self._options = {name: options[name] for name in _PASSED_ON if name in options} | {"leave": False}
+        if hasattr(bar, "cell"):
+            self._options["cell"] = bar.cell
         self._shown: dict[str, Bar] = {}
         self._unseen: dict[str, TaskProgress] = {}
         self._free: list[Bar] = []
@@ -37,7 +39,7 @@ class Rows:
     @staticmethod
     def fit_below(bar: Bar) -> bool:
         """Tell whether several bars can be drawn where this one is: a file has no way back up."""
-        if hasattr(bar, "container"):
+        if hasattr(bar, "container") or hasattr(bar, "cell"):
             return True
         try:
             return not bar.gui and bool(bar.fp.isatty())

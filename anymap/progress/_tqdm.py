@@ -36,6 +36,7 @@ _WIDE = 60
 
 # tqdm's own classes that take keywords out of ``**kwargs``, and which.
 _TAKEN_FROM_KWARGS = {
+    "CellBar": set(),
     "tqdm_asyncio": set(),
     "tqdm_gui": set(),
     "tqdm_notebook": {"display"},
@@ -140,7 +141,12 @@ def _notebook_class() -> type[Any] | None:
         return None
     from tqdm import notebook  # noqa: PLC0415 - ipywidgets come with it
 
-    return None if notebook.IProgress is None else notebook.tqdm_notebook
+    if notebook.IProgress is not None:
+        widget: type[Any] = notebook.tqdm_notebook
+        return widget
+    from anymap.progress._cell import CellBar  # noqa: PLC0415 - derives from what is here
+
+    return CellBar
 
 
 def check_keywords(kind: type[Any] | None, options: Mapping[str, Any]) -> None:
@@ -167,7 +173,7 @@ def _keywords(kind: type[Any]) -> set[str]:
             break
         if base.__name__ not in _TAKEN_FROM_KWARGS:
             return set()
-    return known - {"self", "args", "kwargs", *_NOT_PASSED_ON}
+    return known - {"self", "args", "kwargs", "cell", *_NOT_PASSED_ON}
 
 
 def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | None, total: int | None) -> Bar:
