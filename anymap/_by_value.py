@@ -14,12 +14,12 @@ import cloudpickle
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
-    make, arguments = _reduce(code)
-    return _from_file, (make, arguments, code.co_filename)
+    _, arguments = _reduce(code)
+    return _from_file, (arguments, code.co_filename)
 
 
-def _from_file(make: type[CodeType], arguments: tuple[Any, ...], file: str) -> CodeType:
-    return make(*arguments).replace(co_filename=file)
+def _from_file(arguments: tuple[Any, ...], file: str) -> CodeType:
+    return CodeType(*arguments).replace(co_filename=file)
 
 
 _reduce = cloudpickle.Pickler.dispatch_table[CodeType]

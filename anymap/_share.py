@@ -15,16 +15,18 @@ from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from anymap import _forks, _payload, _spool
+from anymap import _forks, _object_table, _payload, _spool
 from anymap._errors import AnymapError, NotPicklable
-from anymap._payload import ClassTable, Reference, SpilledParcel
+from anymap._payload import SpilledParcel
+from anymap._pickler import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
     from types import TracebackType
     from typing import Self
 
-    from anymap._payload import Route
+    from anymap._object_table import ObjectTable, Route
+    from anymap._pickler import Pickler
 
 T = TypeVar("T")
 
@@ -131,7 +133,7 @@ class Shared(Reference, Generic[T]):
         packed = self._pack("value")
         return received, (self.key, packed._replace(parcel=_payload.spill(packed.parcel, None)))
 
-    def reduce_for(self, pickler: _payload._Pickler) -> tuple[Any, ...]:
+    def reduce_for(self, pickler: Pickler) -> tuple[Any, ...]:
         table = pickler.table
         if self._closed:
             raise self._is_gone()
@@ -150,8 +152,8 @@ class Shared(Reference, Generic[T]):
         else:
             packed = self._in_file() if table.route in {"file", "fork"} else self._pack("value")
             elder = packed.table
-        if elder in _payload._tables:
-            table.defer_to(_payload._tables[elder])
+        if (known := _object_table.find_table(elder)) is not None:
+            table.defer_to(known)
         return received, (self.key, packed)
 
     def for_engine(self) -> Packed:
@@ -200,7 +202,7 @@ class Shared(Reference, Generic[T]):
         source = self._source
         if source is None:
             raise self._is_gone()
-        _payload.adopted_table(source.table, source.classes)
+        _object_table.adopted_table(source.table, source.classes)
         try:
             value = _payload.unpack(source.parcel, keep=True)[0]
         except FileNotFoundError:
@@ -240,7 +242,7 @@ _handles: weakref.WeakValueDictionary[str, Shared[Any]] = weakref.WeakValueDicti
 _loaded: OrderedDict[str, _Loaded] = OrderedDict()
 """The objects that came from elsewhere, by the keys of their handles, the last one used at the end."""
 _lock = _forks.Lock()
-_tables: dict[Route, ClassTable] = {}
+_tables: dict[Route, ObjectTable] = {}
 """The classes that this process has sent with what it shares. They outlive a map in the worker as their objects do."""
 
 
@@ -276,10 +278,10 @@ def forget_closed() -> None:
             _loaded.pop(key, None)
 
 
-def _table(route: Route) -> ClassTable:
+def _table(route: Route) -> ObjectTable:
     with _lock:
         if route not in _tables:
-            _tables[route] = _payload.sender_table(route)
+            _tables[route] = _object_table.sender_table(route, outlives_maps=True)
         return _tables[route]
 
 

@@ -18,18 +18,19 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
-from anymap import _board, _exceptions, _forks, _payload, _run_queue, _watch
+from anymap import _board, _exceptions, _forks, _object_table, _payload, _watch
 from anymap._config.scope import Inherited, Scope, around, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from anymap._object_table import ObjectTable
     from anymap._payload import Parcel, Unpacked
     from anymap._rounds import Rounds
     from anymap._share import Packed
     from anymap._shipping import Shipment
 
-PROTOCOL = 6
+PROTOCOL = 5
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
@@ -171,8 +172,6 @@ class Answer(NamedTuple):
     """Seconds that each row took, by its position, where somebody wants to know."""
     kept: dict[int, str] | None = None
     """What items that failed have printed, by position, where it is kept."""
-    queued: float | None = None
-    """What of ``seconds`` they were ready to run and had no CPU; ``None`` where the system does not say."""
 
 
 class Task:
@@ -276,7 +275,7 @@ class _Context(NamedTuple):
     """What a worker keeps of a map between its chunks."""
 
     func: Callable[..., Any]
-    classes: _payload.ClassTable
+    classes: ObjectTable
     board: _board.Buffer | None
 
 
@@ -322,18 +321,7 @@ def _answer_in_memory(task: Task) -> Answer:
 
 def _made_of(task: Task, ran: _Ran, values: Any, failures: list[tuple[int, Any, float]]) -> Answer:
     worker = worker_name(task.spec)
-    return Answer(
-        ran.done,
-        values,
-        failures,
-        ran.seconds,
-        ran.longest,
-        ran.cpu,
-        worker,
-        task.slot,
-        slowest=ran.slowest,
-        queued=ran.queued,
-    )
+    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, worker, task.slot, slowest=ran.slowest)
 
 
 def _answer_or_end(task: Task, context: _Context) -> Answer:
@@ -407,9 +395,7 @@ def _run_on_board(task: Task, context: _Context, rows: list[Any] | Unpacked | _N
         return _run_rows(task, context.func, rows, board, 0)
 
 
-def _pack_results(
-    values: list[Any], classes: _payload.ClassTable, *, to_file: bool
-) -> tuple[Parcel, dict[int, Exception]]:
+def _pack_results(values: list[Any], classes: ObjectTable, *, to_file: bool) -> tuple[Parcel, dict[int, Exception]]:
     parcel, refused = _payload.pack(values, classes, to_file=to_file)
     return parcel, {position: _blame("result", exc) for position, exc in refused.items()}
 
@@ -434,7 +420,6 @@ class _Ran(NamedTuple):
     longest: float
     slowest: int
     cpu: float
-    queued: float | None
 
 
 def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
@@ -477,8 +462,7 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     _board.write_item(board, offset, _board.position_at_end(task.count, len(values)), ended)
     _sit_down(board, offset, None)
     seconds, cpu = ended - watch.began, time.thread_time() - cpu
-    queued = _run_queue.seconds_within(seconds - cpu)
-    return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu, queued)
+    return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu)
 
 
 class _Watch:
@@ -713,9 +697,9 @@ def _context(task: Task) -> _Context:
 def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
     if (share := sys.modules.get("anymap._share")) is not None:
         share.forget_closed()
-    classes = _payload.receiver_table(spec.map_id)
+    classes = _object_table.receiver_table(spec.map_id)
     classes.blobs.update(blobs)
-    func = _payload.unpack(spec.function, keep=True)[0]
+    func = _payload.unpack_function(spec.function, classes)
     return _Context(func, classes, _attached(spec.board) if spec.board else None)
 
 
@@ -756,7 +740,7 @@ def _inside(task: Task) -> Iterator[Seat]:
 def serves() -> bool:
     """Tell whether this process works for maps of another one."""
     # An engine of the caller's may have workers in his own process.
-    return not all(map(_payload.is_from_here, list(_contexts)))
+    return not all(map(_object_table.is_from_here, list(_contexts)))
 
 
 def settle_in(parent: int) -> None:

@@ -26,7 +26,7 @@ from dask import config as dask_config
 from distributed import Client, LocalCluster, Security
 
 import anymap
-from anymap import _payload, _worker
+from anymap import _object_table, _payload, _worker
 from anymap._config.scope import Inherited
 from anymap._dask import messages, own, watch
 from anymap.backends.base import ChunkLost
@@ -63,8 +63,8 @@ def garbage_of_broken_connections() -> Iterator[None]:
 
 def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
     """Make a task as the engine does."""
-    classes = _payload.sender_table()
-    [function, packed] = [_payload.pack(values, classes)[0] for values in ([func], list(rows))]
+    classes = _object_table.sender_table()
+    function, packed = _payload.pack_function(func, classes)[0], _payload.pack(list(rows), classes)[0]
     spec = _worker.MapSpec(
         map_id=classes.map_id,
         function=_payload.spill(function, None),

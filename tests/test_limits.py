@@ -112,7 +112,8 @@ def test_bytes_that_there_is_no_memory_to_put_in_a_message_are_refused_and_nothi
     program = """
         import resource
         from pathlib import Path
-        from anymap._payload import pack, sender_table, unpack
+        from anymap._object_table import sender_table
+        from anymap._payload import pack, unpack
 
         values = [[1], (bytes(40_000_000), 2), [bytes(40_000_000)], [3]]
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymap import NotPicklable, _payload, _spool
-from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, sender_table, spill, unpack
+from anymap._object_table import sender_table
+from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, spill, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +44,8 @@ def test_plain_values_are_one_pickle_and_others_one_each() -> None:
 
 def test_how_a_kind_of_value_travels_is_found_out_once_for_a_parcel(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    reduce = _payload._Pickler._reduce
-    monkeypatch.setattr(_payload._Pickler, "_reduce", lambda self, obj: asked.append(obj) or reduce(self, obj))
+    reduce = _payload.Pickler._reduce
+    monkeypatch.setattr(_payload.Pickler, "_reduce", lambda self, obj: asked.append(obj) or reduce(self, obj))
 
     def asked_for(count: int) -> int:
         asked.clear()
@@ -57,25 +58,28 @@ def test_how_a_kind_of_value_travels_is_found_out_once_for_a_parcel(monkeypatch:
 
 def test_nobody_walks_through_a_function_that_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[Any] = []
-    walk = _payload._Pickler.dump
-    monkeypatch.setattr(_payload._Pickler, "dump", lambda self, func: walked.append(func) or walk(self, func))
+    walk = _payload.Pickler.dump
+    monkeypatch.setattr(_payload.Pickler, "dump", lambda self, func: walked.append(func) or walk(self, func))
     nameless = lambda x: x + 1  # noqa: E731 - of all functions, one without a name
 
+    table = sender_table()
+
     def loaded(func: Any) -> Any:
-        parcel, refused = _payload.pack_function(func, sender_table())
+        parcel, refused = _payload.pack_function(func, table)
         assert not refused
-        return unpack(parcel)[0]
+        return _payload.unpack_function(parcel, table)
 
     assert loaded(fnmatch.translate) is fnmatch.translate
     assert not walked
     assert loaded(nameless)(1) == 2
-    assert walked == [nameless]
+    assert walked[0] is nameless
 
 
 def test_of_one_kind_some_go_by_name_and_some_by_value() -> None:
     by_value = functools.lru_cache(lambda x: 3 * x)
     by_name = functools.lru_cache(abs)
-    parcel, refused = pack([fnmatch._compile_pattern, by_value, by_name, fnmatch._compile_pattern], sender_table())
+    table = sender_table()
+    parcel, refused = pack([fnmatch._compile_pattern, by_value, by_name, fnmatch._compile_pattern], table)
     assert not refused
     first, own, of_builtin, last = as_list(unpack(parcel))
     assert first is last is fnmatch._compile_pattern

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import anymap
-from anymap import _board, _payload, _spool, _worker
+from anymap import _board, _object_table, _payload, _spool, _worker
 from anymap._config.scope import Inherited
 from anymap.backends import Joblib, Pathos
 from anymap.backends.base import ChunkLost
@@ -64,10 +64,10 @@ class Bench:
         self._pool: Any = getattr(backend, "_engine", backend)._keeper._pool.pool
         self.folder = _spool.make_folder()
         self.board = _board.Board(self.folder)
-        self._classes = _payload.sender_table()
+        self._classes = _object_table.sender_table()
         self._spec = _worker.MapSpec(
             map_id=self._classes.map_id,
-            function=_payload.pack([func], self._classes)[0],
+            function=_payload.pack_function(func, self._classes)[0],
             star=False,
             board=self.board.path,
             channel=None,

@@ -86,6 +86,23 @@ def remembered(x):
 
 def fail(x):
     raise OwnError(x)
+
+UNSET = object()
+calls = 0
+
+class Options:
+    def __init__(self, value=UNSET):
+        self.value = value
+
+    def count(self):
+        global calls
+        calls += 1
+        return calls
+
+def count_unset(options):
+    global calls
+    calls += 1
+    return options.value is UNSET, options.count(), options
 """
 
 CHECKS = """
@@ -106,6 +123,9 @@ assert pmap(Point.next, [Point(1)], backend=backend, workers=2) == [Point(2)]
 assert pmap(lambda color: color, list(Color), backend=backend, workers=2) == list(Color)
 [error] = pmap(fail, [1], backend=backend, workers=2, on_error="return")
 assert type(error) is OwnError, error
+results = pmap(count_unset, [Options(), Options()], backend=backend, workers=2, chunksize=2)
+assert [result[:2] for result in results] == [(True, 2), (True, 4)], results
+assert all(options.value is UNSET for *_, options in results)
 results = pmap(add, iter(range(1000)), backend=backend, workers=2, lazy=True)
 assert next(results) == 10
 results.close()

@@ -7,7 +7,7 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _payload, _worker
+from anymap import _ambience, _board, _exceptions, _heartbeat, _letters, _object_table, _payload, _worker
 from anymap._config.layers import portable
 from anymap._engine.callers import callers_level
 from anymap._errors import NotPicklable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anymap._engine.hearing import Hearing
     from anymap._engine.ledger import Chunk
     from anymap._engine.plan import Plan
+    from anymap._object_table import ObjectTable
     from anymap._worker import Answer, Task
     from anymap.backends.base import Channel, Traits
 
@@ -110,7 +111,7 @@ class InBytes:
 
     def __init__(self, plan: Plan, hearing: Hearing, around: Around | None) -> None:
         remote = plan.backend.traits.remote
-        self._classes = _payload.sender_table(_route(plan.backend.traits))
+        self._classes = _object_table.sender_table(_route(plan.backend.traits))
         function = _pack_function(plan.func, self._classes, to_file=not remote)
         ambience = _ambience.make(plan.backend, plan.surroundings, plan.seed)
         tells = hearing.tells_in_bytes(remote=remote)
@@ -176,7 +177,7 @@ class InBytes:
             desk.give_back(self._desk, clean=clean and (not self._used_folder or self._desk.is_bare()))
 
 
-def _route(traits: Traits) -> _payload.Route:
+def _route(traits: Traits) -> _object_table.Route:
     """Say how what is shared between maps gets to the workers."""
     if traits.remote:
         return "engine" if traits.carries else "value"
@@ -216,7 +217,7 @@ def _load_each(opened: _payload.Unpacked) -> tuple[list[Any], dict[int, Exceptio
     return values, errors
 
 
-def _pack_function(func: Any, classes: _payload.ClassTable, *, to_file: bool) -> _payload.Parcel:
+def _pack_function(func: Any, classes: ObjectTable, *, to_file: bool) -> _payload.Parcel:
     parcel, refused = _payload.pack_function(func, classes, to_file=to_file)
     if refused:
         message = f"the function {_name(func)!r} cannot be sent to other processes: {refused[0]}"
@@ -240,5 +241,5 @@ def _name(func: Any) -> str:
 
 
 def _size(part: object) -> int:
-    parcel, refused = _payload.pack([part], _payload.sender_table())
+    parcel, refused = _payload.pack([part], _object_table.sender_table())
     return 0 if refused else parcel.nbytes()
