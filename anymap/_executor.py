@@ -17,6 +17,7 @@ from anymap._config import layers
 from anymap._engine.loop import Run
 from anymap._engine.plan import Plan, Retry
 from anymap._engine.sources import Feed
+from anymap._engine.supervisor import note_as_here
 from anymap._plan import make_plan
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class _Service:
         self._lock = threading.Lock()
         self._ended = False
         self._thread = threading.Thread(target=self._work, name="anymap-executor", daemon=True)
+        note_as_here(self._thread)
         try:
             self._run.open()
             # Its caller will wait for futures, of which the backend knows nothing.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from anymap import ConfigError, ItemTimeout, pmap
+from anymap import ConfigError, Executor, ItemTimeout, pmap, using
 from anymap._engine.journal import Journal
 from anymap._engine.loop import Run
 from anymap._engine.sources import Rows
@@ -270,6 +270,35 @@ def test_each_event_is_told_in_a_copy_of_the_callers_context(backend: Backend, t
         session.reset(token)
     assert {value for _, value in seen} == {"the caller's"}
     assert {Started, ItemDone, ItemFailed, ItemRetried, Finished} <= {kind for kind, _ in seen}
+
+
+@pytest.mark.parametrize("shape", ["map", "executor"])
+def test_what_a_framework_has_noted_on_the_callers_thread_is_noted_on_those_that_call_sinks(
+    shape: str, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def look(event: Event) -> None:
+        thread = threading.current_thread()
+        seen.append((thread.name, getattr(thread, "session_of_a_framework", "none")))
+        (tmp_path / "told").touch()
+
+    look.wants = {Advanced, Finished}  # type: ignore[attr-defined]
+
+    def call() -> None:
+        threading.current_thread().session_of_a_framework = "mine"  # type: ignore[attr-defined]
+        wait = waits_after_the_seventh(tmp_path / "told")
+        if shape == "map":
+            pmap(wait, [7], backend="threads", workers=1, progress=look)
+        else:
+            with using(progress=look), Executor("threads", 1) as executor:
+                executor.submit(wait, 7).result()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert "anymap-supervisor" in {name for name, _ in seen}
+    assert {session for _, session in seen} == {"mine"}
 
 
 def test_each_advance_is_told_in_the_callers_context_by_whatever_thread(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Supervisor:
 
     def start(self) -> None:
         thread = threading.Thread(target=self._work, name="anymap-supervisor", daemon=True)
+        note_as_here(thread)
         thread.start()
         self._thread = thread
 
@@ -57,6 +58,13 @@ class Supervisor:
                 # Said before it looks: what begins just then wakes it for nothing, rather than not at all.
                 self.rests = True
                 self.rests = not self._busy()
+
+
+def note_as_here(thread: threading.Thread) -> None:
+    """Note on a new thread what others have noted on the current one: Streamlit's session is an attribute of the thread."""
+    for name, value in vars(threading.current_thread()).items():
+        if not name.startswith("_") and not hasattr(thread, name):
+            setattr(thread, name, value)
 
 
 def _nothing() -> None:
