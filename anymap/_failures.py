@@ -79,14 +79,14 @@ def item_name(index: int, item: object, *, shown: bool) -> str:
 def first_of(failures: Sequence[Failure], *, show_items: bool) -> str:
     """Return what a message says of some failures: the first three, in a line."""
     told = [
-        f"{item_name(each.index, each.item, shown=show_items)}: {_in_short(each.exception)}"
-        for each in failures[:_TOLD]
+        f"{item_name(each.index, each.item, shown=show_items)}: {in_short(each.exception)}" for each in failures[:_TOLD]
     ]
     more = [f"and {len(failures) - _TOLD} more"] if len(failures) > _TOLD else []
     return f": {'; '.join([*told, *more])}" if told else ""
 
 
-def _in_short(exc: Exception) -> str:
+def in_short(exc: Exception) -> str:
+    """Return the name of an exception's class and the begin of its text, in a line."""
     text = " ".join(safe_str(exc).split())
     text = f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

@@ -637,6 +637,20 @@ def test_a_map_error_names_its_first_failures(backend: Backend) -> None:
         assert told(range(2)) == f"1 item failed: {odd[0].replace(' (1)', '')}"
 
 
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [([0], "the input raised OSError: oh"), ([1], r"the input raised OSError: oh; 1 item failed: .*")],
+)
+def test_a_map_error_names_what_the_input_raised(items: list[int], message: str) -> None:
+    def source() -> Iterator[int]:
+        yield from items
+        raise OSError("oh")
+
+    with pytest.raises(MapError) as caught:
+        pmap(odd_fails, source(), backend="serial", on_error="group")
+    assert re.fullmatch(message, caught.value.message)
+
+
 def test_an_item_that_was_never_sent_failed_in_no_worker() -> None:
     [error] = pmap(str, [threading.Lock()], backend="processes", workers=1, on_error="return")
     found = failure(error)

@@ -86,6 +86,8 @@ def _map_error(
         exceptions.append(source_error)
     count = "1 item" if len(failed) == 1 else f"{len(failed)} items"
     message = f"{count} failed{why}{_failures.first_of(failures, show_items=plan.show_items)}"
+    if source_error is not None:
+        message = f"the input raised {_failures.in_short(source_error)}" + (f"; {message}" if failed else "")
     return MapError(message, exceptions, results, failures)
 
 
