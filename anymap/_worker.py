@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
-from anymap import _board, _exceptions, _forks, _object_table, _payload, _watch
+from anymap import _board, _exceptions, _forks, _object_table, _payload, _run_queue, _watch
 from anymap._config.scope import Inherited, Scope, around, scope
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from anymap._share import Packed
     from anymap._shipping import Shipment
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
@@ -172,6 +172,8 @@ class Answer(NamedTuple):
     """Seconds that each row took, by its position, where somebody wants to know."""
     kept: dict[int, str] | None = None
     """What items that failed have printed, by position, where it is kept."""
+    queued: float | None = None
+    """What of ``seconds`` they were ready to run and had no CPU; ``None`` where the system does not say."""
 
 
 class Task:
@@ -321,7 +323,18 @@ def _answer_in_memory(task: Task) -> Answer:
 
 def _made_of(task: Task, ran: _Ran, values: Any, failures: list[tuple[int, Any, float]]) -> Answer:
     worker = worker_name(task.spec)
-    return Answer(ran.done, values, failures, ran.seconds, ran.longest, ran.cpu, worker, task.slot, slowest=ran.slowest)
+    return Answer(
+        ran.done,
+        values,
+        failures,
+        ran.seconds,
+        ran.longest,
+        ran.cpu,
+        worker,
+        task.slot,
+        slowest=ran.slowest,
+        queued=ran.queued,
+    )
 
 
 def _answer_or_end(task: Task, context: _Context) -> Answer:
@@ -420,6 +433,7 @@ class _Ran(NamedTuple):
     longest: float
     slowest: int
     cpu: float
+    queued: float | None
 
 
 def _run_rows(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buffer, slot: int) -> _Ran:
@@ -462,7 +476,8 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     _board.write_item(board, offset, _board.position_at_end(task.count, len(values)), ended)
     _sit_down(board, offset, None)
     seconds, cpu = ended - watch.began, time.thread_time() - cpu
-    return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu)
+    queued = _run_queue.seconds_within(seconds - cpu)
+    return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu, queued)
 
 
 class _Watch:

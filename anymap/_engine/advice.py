@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _TINY = 1e-5
 """Seconds. For items that take less, sending them takes longer than doing them."""
@@ -25,20 +28,27 @@ class Costs(NamedTuple):
     """What all items took together, wherever they ran."""
     cpu: float
     """What of that was spent on a CPU."""
+    queued: float = 0.0
+    """What of it items could have run, while other processes had the CPUs."""
 
 
 class Advice(NamedTuple):
-    """One line for the user, and how many times quicker he might be."""
+    """One line for the user, how many times quicker the map might be, and on which backend."""
 
     text: str
     factor: float
+    backend: str
 
 
-def advise(costs: Costs, items: int, workers: int) -> Advice | None:
-    """Return the choice that would have saved most; ``None`` where there is none to speak of."""
+def advise(costs: Costs, items: int, workers: int, slower: Collection[str] = ()) -> Advice | None:
+    """Return the choice that would have saved most; ``None`` where there is none to speak of.
+
+    ``slower``: backends on which this process has seen these items take longer.
+    """
     if not items or costs.busy < _WORTH_A_WORD:
         return None
-    found = [advice for advice in (_serial(costs, items), _threads(costs, items, workers)) if advice is not None]
+    choices = (_serial(costs, items), _threads(costs, items, workers))
+    found = [advice for advice in choices if advice is not None and advice.backend not in slower]
     return max(found, key=lambda advice: advice.factor, default=None)
 
 
@@ -48,17 +58,21 @@ def _serial(costs: Costs, items: int) -> Advice | None:
         return None
     item = costs.work / items
     why = f"an item takes {_amount(item)}: nothing to gain from workers" if item < _TINY else "the items are too few"
-    return Advice(f"serial would have taken {_amount(costs.work)} instead of {_amount(costs.busy)}: {why}", factor)
+    return Advice(
+        f"serial would have taken {_amount(costs.work)} instead of {_amount(costs.busy)}: {why}", factor, "serial"
+    )
 
 
 def _threads(costs: Costs, items: int, workers: int) -> Advice | None:
     many = min(items, _MANY_THREADS)
-    if not costs.work or costs.cpu > _WAITING * costs.work or many <= workers:
+    # To wait for a CPU is no reason for more threads.
+    work = costs.work - costs.queued
+    if work <= 0 or costs.cpu > _WAITING * work or many <= workers:
         return None
-    least = max(costs.work / many, costs.cpu)
-    waits = f"items wait for {1 - costs.cpu / costs.work:.0%} of their time"
+    least = max(work / many, costs.cpu)
+    waits = f"items wait for {1 - costs.cpu / work:.0%} of their time"
     text = f"{waits}: backend='threads', workers={many} would do them in {_amount(least)}"
-    return Advice(text, costs.busy / max(least, 1e-9))
+    return Advice(text, costs.busy / max(least, 1e-9), "threads")
 
 
 def _amount(seconds: float) -> str:

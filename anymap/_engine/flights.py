@@ -130,9 +130,12 @@ class Flights:
         """Tell no news any more, and hold nobody who listens."""
         self._news = _nothing
 
-    def remember(self) -> None:
+    def remember(self, *, complete: bool) -> None:
         """Keep for the next map how long items took."""
-        paces.remember(self._backend.name, self._plan.func, self._pace)
+        backend, func, items = self._backend.name, self._plan.func, self.ledger.counts.done
+        paces.remember(backend, func, self._pace)
+        if complete and items:
+            paces.note_speed(backend, func, self.meter.costs().busy / items)
 
     def ground(self) -> None:
         """Launch nothing any more."""

@@ -364,7 +364,7 @@ class Run:
                 clean = complete and not self._ledger.counts.lost and not self._flights.gave_up
                 carrier.close(clean=clean)
             self._flights.fall_silent()
-            self._flights.remember()
+            self._flights.remember(complete=complete)
             self._reporter.finish(marks, complete=complete)
 
     def _close_backend(self, error: BaseException | None, *, complete: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import os
 import time
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from anymap import _cpus
 from anymap._engine.advice import Costs
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Meter:
     start_up: float | None = None
     work: float = 0.0
     cpu: float = 0.0
+    queued: float | None = 0.0
+    """``None`` where a system does not tell."""
     packing: float = 0.0
     waiting: Stopwatch = field(default_factory=Stopwatch)
     """Time in the caller's own code: his input, and what he does with results."""
@@ -56,6 +60,7 @@ class Meter:
             self.start_up = max(self.elapsed - answer.seconds, 0.0)
         self.work += answer.seconds
         self.cpu += answer.cpu
+        self.queued = None if self.queued is None or answer.queued is None else self.queued + answer.queued
         if answer.done:
             self._note_slowest(answer.longest, start + answer.slowest)
 
@@ -72,4 +77,15 @@ class Meter:
         return tuple(sorted(longest.items(), key=itemgetter(1), reverse=True))
 
     def costs(self) -> Costs:
-        return Costs(max(self.elapsed - self.waiting.seconds, 0.0), self.work, self.cpu)
+        queued = self.queued
+        if queued is None:
+            # Whatever they waited for may have been a CPU.
+            queued = max(self.work - self.cpu, 0.0) if _is_busy_machine() else 0.0
+        return Costs(max(self.elapsed - self.waiting.seconds, 0.0), self.work, self.cpu, queued)
+
+
+def _is_busy_machine() -> bool:
+    try:
+        return os.getloadavg()[0] > _cpus.available()
+    except (OSError, AttributeError):  # not on Windows
+        return False

@@ -19,6 +19,8 @@ _KEPT = 64
 _lock = _forks.Lock()
 _paces: OrderedDict[tuple[str, CodeType], Pace] = OrderedDict()
 
+_speeds: OrderedDict[tuple[str, CodeType], float] = OrderedDict()
+
 
 def recall(backend: str, func: Callable[..., Any]) -> Pace:
     """Return the pace to begin with."""
@@ -39,6 +41,25 @@ def remember(backend: str, func: Callable[..., Any], pace: Pace) -> None:
         _paces.move_to_end((backend, code))
         while len(_paces) > _KEPT:
             _paces.popitem(last=False)
+
+
+def note_speed(backend: str, func: Callable[..., Any], seconds: float) -> None:
+    """Keep how many seconds an item of a whole map took, by the wall clock and with whatever else the map did."""
+    code = _code(func)
+    if code is None:
+        return
+    with _lock:
+        _speeds[backend, code] = seconds
+        _speeds.move_to_end((backend, code))
+        while len(_speeds) > _KEPT:
+            _speeds.popitem(last=False)
+
+
+def slower_backends(func: Callable[..., Any], seconds: float) -> set[str]:
+    """Return the backends on which an item of this function took no less than so many seconds when it last ran there."""
+    code = _code(func)
+    with _lock:
+        return {backend for (backend, known), took in _speeds.items() if known == code and took >= seconds}
 
 
 def _code(func: Callable[..., Any]) -> CodeType | None:

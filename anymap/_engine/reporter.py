@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anymap._engine.advice import advise
+from anymap._engine import paces
+from anymap._engine.advice import Advice, advise
 from anymap._engine.journal import Journal
 from anymap._engine.tasks import Tasks, passed_out
 from anymap._letters import ITEM, TASK
@@ -115,7 +116,7 @@ class Reporter:
 
     def _finished(self, marks: dict[Chunk, Mark], *, complete: bool) -> Finished:
         counts, meter = self._flights.counts(marks), self._flights.meter
-        advice = advise(meter.costs(), counts.done, self._workers) if self._may_be_advised(complete=complete) else None
+        advice = self._advice() if self._may_be_advised(complete=complete) else None
         elapsed = meter.elapsed
         return Finished(
             done=counts.done,
@@ -135,6 +136,11 @@ class Reporter:
             busy=min(meter.work / (elapsed * self._workers), 1.0) if elapsed else 0.0,
             slowest=meter.slowest_items(),
         )
+
+    def _advice(self) -> Advice | None:
+        costs, items = self._flights.meter.costs(), self._flights.ledger.counts.done
+        slower = paces.slower_backends(self._plan.func, costs.busy / items) if items else set()
+        return advise(costs, items, self._workers, slower - {self._plan.backend.name})
 
     def _may_be_advised(self, *, complete: bool) -> bool:
         # A map that lost a worker would have lost the program elsewhere.
