@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import threading
 
-_WORTH = 0.001
-"""Seconds without a CPU. To read the figure takes some twenty microseconds."""
-
 _last = threading.local()
 
 
@@ -16,8 +13,6 @@ def seconds_within(idle: float) -> float | None:
     What passed since the last call, if that is more, counts too: the figure is read at the end only. ``None`` where the
     system does not tell.
     """
-    if idle < _WORTH:
-        return 0.0
     so_far = _read()
     if so_far is None:
         return None

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
-from anymap import _board, _exceptions, _forks, _object_table, _payload, _run_queue, _watch
+from anymap import _board, _exceptions, _forks, _object_table, _payload, _watch
 from anymap._config.scope import Inherited, Scope, around, scope
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _BELL = 0.01
 """Seconds between two rings of the bell that they are run by instead."""
 _WORTH_A_BELL = 0.0003
 """Seconds of quick items that are left. A thread rings the bell, and to start one takes a third of that."""
+_WORTH_A_LOOK = 0.001
+"""Seconds of a chunk without a CPU. To find out whether it waited for one takes some twenty microseconds."""
 _NO_MORE = -1.0
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
@@ -476,8 +478,17 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     _board.write_item(board, offset, _board.position_at_end(task.count, len(values)), ended)
     _sit_down(board, offset, None)
     seconds, cpu = ended - watch.began, time.thread_time() - cpu
-    queued = _run_queue.seconds_within(seconds - cpu)
+    queued = _waited_for_a_cpu(seconds - cpu)
     return _Ran(len(values), values, failures, seconds, watch.longest, watch.slowest, cpu, queued)
+
+
+def _waited_for_a_cpu(idle: float) -> float | None:
+    """Return how much of the time without a CPU was spent waiting for one; see ``_run_queue``."""
+    if idle < _WORTH_A_LOOK:
+        return 0.0
+    from anymap import _run_queue  # noqa: PLC0415 - where items compute on a machine of their own, it is not needed
+
+    return _run_queue.seconds_within(idle)
 
 
 class _Watch:
