@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anymap._executor import Executor
     from anymap._explain import explain
     from anymap._failures import Failure, failure
+    from anymap._live import register_engine
     from anymap._local.warm import shutdown
     from anymap._per_worker import PerWorker, per_worker
     from anymap._pool import AsyncResult, Pool
@@ -81,6 +82,7 @@ __all__ = [
     "pmap",
     "progress",
     "register",
+    "register_engine",
     "rng",
     "selection",
     "share",
@@ -114,6 +116,7 @@ _homes = {
     ),
     "_executor": ("Executor",),
     "_failures": ("Failure", "failure"),
+    "_live": ("register_engine",),
     "_local.warm": ("shutdown",),
     "_per_worker": ("PerWorker", "per_worker"),
     "_pool": ("AsyncResult", "Pool"),

@@ -1,17 +1,21 @@
 """Engines that the user has made already, and their backends.
 
-Nothing is imported to know one: whoever has such an object has imported its module.
+Nothing is imported to know one: where there is such an object, its module has been imported. Of several backends, that
+for the class which the object's class is nearest to is chosen.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
-from anymap._errors import UnsupportedOption
+from anymap._errors import ConfigError, UnsupportedOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Executor
     from multiprocessing.pool import Pool
 
@@ -33,19 +37,77 @@ class PathosPool(Protocol):
 Engine: TypeAlias = "Executor | Pool | DaskClient | PathosPool"
 
 
+Maker: TypeAlias = "Callable[[Any], Backend]"
+"""A class of backends, or a function, that is called with an engine."""
+
+_GROUP = "anymap.engines"
+_registered: dict[str, Maker | str] = {}
+
+
+def register_engine(kind: str, backend: Callable[[Any], Backend] | str) -> None:
+    """Say on what backend maps run whose ``backend=`` is an object of class ``kind``, for this process.
+
+    ``kind`` is ``"module.Class"``, so that nothing is imported to know an engine; objects of classes derived from it are
+    meant too, unless there is a backend for these. ``backend`` is called with the object and returns an unopened
+    backend; it is a class or function, or ``"module:name"`` of one, imported when the first such object comes. As the
+    engine is the user's, the backend should declare ``borrowed`` and leave it as it was.
+
+    A package announces its engines by entry points in the group ``anymap.engines`` instead: the name is the kind, the
+    value the backend. A kind that has a backend already is a :class:`ConfigError`, unless it is the same.
+
+    >>> import anymap, queue
+    >>> from anymap.backends import Serial
+    >>> anymap.register_engine("queue.Queue", lambda queue: Serial())
+    >>> anymap.pmap(abs, [-1, 2], backend=queue.Queue())
+    [1, 2]
+    """
+    taken = _ours.get(kind) or _registered.get(kind)
+    if taken is not None and taken != backend:
+        raise ConfigError(f"for {kind} there is a backend already: {taken!r}")
+    _registered[kind] = backend
+
+
 def adopt(engine: object) -> Backend | None:
-    """Return a backend on an engine of the user's, which stays his; ``None`` where this is none that we know."""
-    for module, name, make in _KINDS:
-        kind = getattr(sys.modules.get(module), name, None)
-        if isinstance(kind, type) and isinstance(engine, kind):
-            return make(engine)
-    return None
+    """Return a backend on an engine of the user's, which stays the user's; ``None``: no backend is known for it."""
+    lineage = type(engine).__mro__
+    # What others announce is read last, as that takes longer than a small map.
+    for tables in (_ours, _registered), (_ours, _registered, _announced()):
+        found = [(lineage.index(cls), make) for table in tables for cls, make in _classes(table) if cls in lineage]
+        distance, make = min(found, key=itemgetter(0), default=(len(lineage), None))
+        if distance == 0:
+            break
+    return None if make is None else _loaded(make)(engine)
+
+
+def _classes(table: Mapping[str, Maker | str]) -> Iterator[tuple[type, Maker | str]]:
+    """Yield the classes in a table whose modules have been imported."""
+    for kind, make in table.items():
+        module, _, name = kind.rpartition(".")
+        cls = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        if isinstance(cls, type):
+            yield cls, make
+
+
+def _loaded(make: Maker | str) -> Maker:
+    if not isinstance(make, str):
+        return make
+    module, _, name = make.partition(":")
+    loaded: Maker = getattr(importlib.import_module(module), name)
+    return loaded
+
+
+@functools.cache
+def _announced() -> dict[str, str]:
+    """Return what installed packages announce, read once."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes longer to import than a small map to run
+
+    return {point.name: point.value for point in entry_points(group=_GROUP)}
 
 
 def _any_executor(engine: Any) -> Backend:
-    from anymap.backends.executor import AnyExecutor  # noqa: PLC0415 - wanted by few maps, as are those below
+    from anymap.backends.executor import ExecutorBackend  # noqa: PLC0415 - wanted by few maps, as are those below
 
-    return AnyExecutor(engine)
+    return ExecutorBackend(engine)
 
 
 def _thread_executor(engine: Any) -> Backend:
@@ -103,22 +165,22 @@ def _refuse_ppft(engine: Any) -> NoReturn:
     )
 
 
-_KINDS: tuple[tuple[str, str, Callable[[Any], Backend]], ...] = (
+_ours: dict[str, Maker | str] = {
     # Though a kind of ThreadPoolExecutor, it has an interpreter for each thread, and hands over nothing.
-    ("concurrent.futures.interpreter", "InterpreterPoolExecutor", _any_executor),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", _thread_executor),
-    ("concurrent.futures.process", "ProcessPoolExecutor", _process_executor),
-    ("loky.process_executor", "ProcessPoolExecutor", _process_executor),
-    ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", _process_executor),
-    ("concurrent.futures", "Executor", _any_executor),
-    ("multiprocessing.pool", "ThreadPool", _thread_pool),
-    ("multiprocess.pool", "ThreadPool", _thread_pool),
-    ("multiprocessing.pool", "Pool", _process_pool),
-    ("multiprocess.pool", "Pool", _process_pool),
-    ("distributed.client", "Client", _dask),
-    ("pathos.multiprocessing", "ProcessPool", _pathos_processes),
-    ("pathos.threading", "ThreadPool", _pathos_threads),
-    ("pathos.serial", "SerialPool", _serial),
-    ("pathos.parallel", "ParallelPool", _refuse_ppft),
-)
-"""Module, class, and what makes the backend; what is derived from another stands before it."""
+    "concurrent.futures.interpreter.InterpreterPoolExecutor": _any_executor,
+    "concurrent.futures.thread.ThreadPoolExecutor": _thread_executor,
+    "concurrent.futures.process.ProcessPoolExecutor": _process_executor,
+    "loky.process_executor.ProcessPoolExecutor": _process_executor,
+    "joblib.externals.loky.process_executor.ProcessPoolExecutor": _process_executor,
+    "concurrent.futures.Executor": _any_executor,
+    "multiprocessing.pool.ThreadPool": _thread_pool,
+    "multiprocess.pool.ThreadPool": _thread_pool,
+    "multiprocessing.pool.Pool": _process_pool,
+    "multiprocess.pool.Pool": _process_pool,
+    "distributed.client.Client": _dask,
+    "pathos.multiprocessing.ProcessPool": _pathos_processes,
+    "pathos.threading.ThreadPool": _pathos_threads,
+    "pathos.serial.SerialPool": _serial,
+    "pathos.parallel.ParallelPool": _refuse_ppft,
+}
+"""What makes the backend, by the module and name of the class."""

@@ -1,4 +1,9 @@
-"""Modules of the caller's that a worker has not: packed here, unpacked there, imported as any other."""
+"""How the caller's modules reach a worker, on every backend.
+
+A worker imports what is installed where it runs. After its own directories it searches those of the caller's ``sys.path``
+that exist there, unless the engine is the user's, in whose workers nothing is changed. Before all else it finds the
+modules that were shipped: their files travel with the tasks.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from importlib.machinery import ModuleSpec
 
+    from anymap._exceptions import Encoded
+    from anymap._worker import Answer
+
 
 class Shipment(NamedTuple):
     """Files of top-level modules and packages."""
@@ -24,6 +32,18 @@ class Shipment(NamedTuple):
     names: tuple[str, ...]
     digest: str
     archive: bytes
+
+
+def check_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return what an option called ``ship_modules`` was given; raises :class:`~anymap.ConfigError` for a mere string."""
+    if isinstance(names, str):
+        raise ConfigError(f"ship_modules must be a list of names, not the string {names!r}")
+    return tuple(names)
+
+
+def caller_path() -> tuple[str, ...]:
+    """Return this process's ``sys.path``, with the current directory by its name."""
+    return tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path)
 
 
 def pack(names: Iterable[str]) -> Shipment:
@@ -94,6 +114,51 @@ def install(shipment: Shipment) -> None:
             sys.path.insert(0, folder)
             importlib.invalidate_caches()
             _installed.update(dict.fromkeys(shipment.names, shipment.digest))
+
+
+_extended: tuple[str, ...] = ()
+"""The caller's path that this process has taken in."""
+
+
+def extend_path(path: tuple[str, ...]) -> None:
+    """Search the caller's directories too, as far as they exist here, after those that this process has."""
+    global _extended  # noqa: PLW0603 - a fact about the process
+    if path == _extended:
+        return
+    with _lock:
+        sys.path += [entry for entry in path if entry not in sys.path and os.path.exists(entry)]
+        _extended = path
+
+
+def with_advice(answer: Answer, owner: str) -> Answer:
+    """Add what to do about it to each error for want of a module that the caller has.
+
+    ``owner`` is the class of the backend, which has an option ``ship_modules``.
+    """
+    if answer.broken is None and not answer.failures:
+        return answer
+    failures = [(position, _advise(raised, owner), seconds) for position, raised, seconds in answer.failures]
+    broken = None if answer.broken is None else _advise(answer.broken, owner)
+    return answer._replace(failures=failures, broken=broken)
+
+
+def _advise(error: Encoded, owner: str) -> Encoded:
+    name = _missing_module(error)
+    if name is None:
+        return error
+    advice = (
+        f"anymap: the caller has the module {name!r} and the worker has not: install it there, "
+        f"or send it along by {owner}(ship_modules=[{name!r}])"
+    )
+    return error._replace(notes=(*error.notes, advice))
+
+
+def _missing_module(error: Encoded) -> str | None:
+    """Return the top-level module for want of which this was raised, if it is found here."""
+    if error.type_name != "ModuleNotFoundError":
+        return None
+    name = error.message.rpartition("named ")[2].strip("'\"").partition(".")[0]
+    return name if name.isidentifier() and importlib.util.find_spec(name) is not None else None
 
 
 def _unpack(shipment: Shipment) -> str:

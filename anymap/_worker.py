@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import pickle
 import signal
@@ -268,11 +269,22 @@ def run_apart(
         return pickle.dumps(task(), 5)
 
 
-def run_packed(spoken: tuple[int, int, int], data: bytes) -> bytes:
-    """Run a pickled task for an engine that knows nothing of tasks, or dies of what it cannot load; pickle the answer."""
+def run_task(data: bytes) -> bytes:
+    """Run a task in a worker: one of an engine that takes no more than functions and bytes.
+
+    ``data`` is what :meth:`anymap.backends.TaskCodec.encode` returned; its ``decode`` takes what this returns.
+    """
+    file = io.BytesIO(data)
+    spoken, path, shipped = pickle.load(file)
     if spoken != dialect():
         raise RuntimeError(describe_misfit(spoken, dialect()))
-    return pickle.dumps(pickle.loads(data)(), 5)
+    if path or shipped:
+        from anymap import _shipping  # noqa: PLC0415 - as with _heartbeat
+
+        _shipping.extend_path(path)
+        if shipped:
+            _shipping.install(_shipping.Shipment(*shipped))
+    return pickle.dumps(pickle.load(file)(), 5)
 
 
 class _Context(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import pickle
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, wait
@@ -112,6 +111,8 @@ class OnLent(Backend):
 
     def _refusal(self, exc: Exception) -> BackendConnectionError:
         kind, why = type(self._engine).__name__, str(exc).partition("\n")[0] or type(exc).__name__
+        if not self.traits.borrowed:
+            return BackendConnectionError(f"the {kind} takes no tasks any more: {why}")
         return BackendConnectionError(
             f"the {kind} given as backend= takes no tasks any more, and as it is yours, another one is for you to make: {why}"
         )
@@ -187,8 +188,3 @@ def fail(future: Future[Answer], exc: BaseException) -> None:
 
 def _nothing() -> None:
     pass
-
-
-def packed(task: Task) -> bytes:
-    """Return a task as bytes: an engine whose worker cannot load what it is sent may lose that worker."""
-    return pickle.dumps(task, 5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from operator import is_not
 from typing import Any
 
+from anymap import _shipping
 from anymap._errors import UnsupportedOption
 from anymap._local import inner_threads as libraries
 
@@ -56,7 +57,7 @@ def current(workers: int, max_items: int | None = None, inner_threads: int | Non
     return Recipe(
         command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]
         folder=_folder(),
-        path=tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path),
+        path=_shipping.caller_path(),
         environment=_environment(inner_threads, workers),
         authkey=_authkey(),
         tracker=_tracker(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,11 @@ _closers: list[Callable[[], object]] = []
 
 
 def at_shutdown(close: Callable[[], object]) -> None:
-    """Have ``close`` called by :func:`shutdown` and at exit. The same function is remembered once."""
+    """Have ``close`` called by :func:`anymap.shutdown` and at exit, but not in forks of this process.
+
+    For what a backend keeps between maps. What was registered last is called first, and the same function once. Register
+    it again when something is started after a shutdown, or in a fork: that costs nothing where it is known.
+    """
     with _lock:
         if not _closers:
             atexit.register(shutdown)
@@ -36,8 +41,13 @@ def shutdown() -> None:
     """
     with _lock:
         closers = _closers[:]
-    for close in reversed(closers):
-        close()
-    _spool.remove_own()
-    if (made := sys.modules.get("anymap._per_worker")) is not None:
-        made.close_here()
+    with contextlib.ExitStack() as last_first:
+        if (made := sys.modules.get("anymap._per_worker")) is not None:
+            last_first.callback(made.close_here)
+        last_first.callback(_spool.remove_own)
+        for close in closers:
+            last_first.callback(close)
+
+
+# What the parent has kept is not a fork's to end.
+_forks.in_child(lambda: _closers.clear())  # noqa: PLW0108 - tests put another list in its place

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from anymap.backends.base import Answer, Backend, Channel, ChunkLost, Line, Task, Traits
 
 if TYPE_CHECKING:
+    from anymap._local.warm import at_shutdown
+    from anymap._worker import run_task
+    from anymap.backends.codec import TaskCodec
     from anymap.backends.dask import Dask
+    from anymap.backends.executor import ExecutorBackend
     from anymap.backends.joblib import Joblib
     from anymap.backends.pathos import Pathos
     from anymap.backends.processes import Processes
@@ -23,24 +27,39 @@ __all__ = [
     "Channel",
     "ChunkLost",
     "Dask",
+    "ExecutorBackend",
     "Joblib",
     "Line",
     "Pathos",
     "Processes",
     "Serial",
     "Task",
+    "TaskCodec",
     "Threads",
     "Traits",
+    "at_shutdown",
+    "run_task",
 ]
 
 _classes = ("Serial", "Threads", "Processes", "Pathos", "Joblib", "Dask")
+_homes = {
+    "ExecutorBackend": "anymap.backends.executor",
+    "TaskCodec": "anymap.backends.codec",
+    "at_shutdown": "anymap._local.warm",
+    "run_task": "anymap._worker",
+}
+"""What those who write a backend may need; others should not have to wait for it."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _homes:
+        import importlib  # noqa: PLC0415 - only to ask for one
+
+        return getattr(importlib.import_module(_homes[name]), name)
     if name not in _classes:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from anymap import _registry  # noqa: PLC0415 - only to ask for one
+    from anymap import _registry  # noqa: PLC0415 - as above
 
     return _registry.find(name.lower())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import pickle
 import threading
 import uuid
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from anymap._dask import clients, inside, messages, misfits, own, places, store,
 from anymap._errors import BackendConnectionError, ConfigError
 from anymap._local import warm
 from anymap.backends.base import Backend, Channel, ChunkLost, Task, Traits
+from anymap.backends.codec import TaskCodec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -86,9 +86,7 @@ class Dask(Backend):
         self._given = client
         self._security = Security(**security) if isinstance(security, Mapping) else security
         self._timeout = timeout
-        if isinstance(ship_modules, str):
-            raise ConfigError(f"ship_modules must be a list of names, not the string {ship_modules!r}")
-        self._ship_modules = tuple(ship_modules)
+        self._ship_modules = _shipping.check_names(ship_modules)
 
     def open(self, workers: int | None) -> None:
         self._exit = contextlib.ExitStack()
@@ -100,7 +98,7 @@ class Dask(Backend):
         self._flights: dict[Key, _Flight] = {}
         self._own: own.Cluster | None = None
         self._most = workers
-        self._shipment = _shipping.pack(self._ship_modules) if self._ship_modules else None
+        self._codec = TaskCodec(self, self._ship_modules)
         self._client = self._find_client(workers)
         self._where = self._client.scheduler.address
         self._cluster = self._exit.enter_context(watch.watched(self._client, self._timeout, self._hear))
@@ -141,7 +139,7 @@ class Dask(Backend):
     def submit(self, task: Task) -> Future[Answer]:
         key = self._map, next(self._numbers)
         try:
-            message, apart = messages.pack(task, self._shipment, self._places, self._store)
+            message, apart = messages.pack(task, self._codec.shipment, self._places, self._store)
             buffers = {"buffers": apart} if apart else {}
             flight = _Flight(Future(), messages.submit(self._client, message, key, **buffers))
         except Exception as exc:
@@ -161,7 +159,7 @@ class Dask(Backend):
     async def _follow(self, flight: _Flight) -> None:
         """See a task to its end; runs in the client's event loop."""
         try:
-            answer: Answer = pickle.loads(await self._fetch(flight.remote))
+            answer = self._codec.decode(await self._fetch(flight.remote))
         except KilledWorker as exc:
             worker = exc.last_worker.address
             flight.end(_loss(worker, await self._own.death(worker) if self._own is not None else None))
@@ -175,7 +173,7 @@ class Dask(Backend):
             if answer.broken is not None and answer.broken.type_name == "MemoryError":
                 flight.end(ChunkLost(_NO_MEMORY))
             else:
-                flight.land(misfits.with_advice(answer))
+                flight.land(answer)
 
     async def _fetch(self, remote: DaskFuture) -> bytes:
         await remote.exception()

@@ -1,69 +1,160 @@
-"""On a live ``concurrent.futures.Executor`` of the user's."""
+"""On executors: a live one of the user's, or one that a backend starts."""
 
 from __future__ import annotations
 
-import pickle
+import contextlib
+import os
 import signal
+import threading
 from concurrent.futures import BrokenExecutor, CancelledError
 from functools import partial
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anymap import _worker
-from anymap._local.lent import OnLent, packed, refuse_own_threads, run_on
+from anymap import _shipping, _worker
+from anymap._errors import ConfigError
+from anymap._local.lent import OnLent, refuse_own_threads, run_on
 from anymap._local.pooled import describe
 from anymap.backends.base import ChunkLost, Task, Traits
+from anymap.backends.codec import TaskCodec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from anymap._worker import Answer
 
-__all__ = ["AnyExecutor", "ProcessExecutor", "ThreadExecutor"]
+__all__ = ["ExecutorBackend", "ProcessExecutor", "ThreadExecutor"]
 
 _TO_DIE = 1.0
 """Seconds between the moment when the pipe of a dead process is closed and that when its exit code can be read."""
 
 
-class AnyExecutor(OnLent):
-    """One of which no more is known than that it takes functions: nothing reaches its workers but bytes."""
+class ExecutorBackend(OnLent):
+    """Runs tasks on an executor: any object whose ``submit(function, *arguments)`` returns a ``concurrent.futures.Future``.
+
+    Given an executor of the user's, it uses that and leaves it as it was. ``ship_modules`` names modules and packages of
+    the caller's that the workers have not, as for :class:`Dask`::
+
+        pmap(score, rows, backend=ExecutorBackend(executor, ship_modules=["helpers"]))
+
+    A backend for one kind of executor is a subclass that overrides :meth:`start`, declares its ``traits``, and names in
+    ``worker_lost`` what that executor's futures raise when a worker has died.
+
+    Workers get bytes alone (see :class:`TaskCodec`). An executor that refuses a task with one of ``worker_lost`` is
+    replaced by what ``start`` returns then, unless it is the user's.
+
+    Attributes:
+        worker_lost: Exceptions of the executor's futures by which a task was lost, not failed: its worker died, or the
+            executor dropped it. Its items are run again elsewhere.
+    """
 
     name: ClassVar[str] = "executor"
     traits = Traits(remote=True, sees_death=False, borrowed=True)
+    worker_lost: ClassVar[tuple[type[BaseException], ...]] = (BrokenExecutor,)
 
-    def _size(self) -> int | None:
-        size = getattr(self._engine, "_max_workers", None)
+    def __init__(self, executor: Any = None, *, ship_modules: Iterable[str] = ()) -> None:
+        super().__init__(executor)
+        self._ship_modules = _shipping.check_names(ship_modules)
+
+    # --- what a subclass may override -----------------------------------------------------------------------------
+
+    def start(self, workers: int | None) -> Any:  # noqa: ARG002 - for those that start one
+        """Return the executor for a map: a new one, or one that is kept. By default, the one that was given.
+
+        ``workers`` is how many tasks shall run at once; ``None``: as many as is right.
+        """
+        if self._engine is None:
+            raise ConfigError(f"{type(self).__name__} needs an executor to run on: {type(self).__name__}(executor)")
+        return self._engine
+
+    def stop(self, executor: Any, *, abandon: bool) -> None:
+        """Take back an executor that ``start`` returned. By default it is shut down, unless it is the user's.
+
+        With ``abandon``, it still has tasks whose answers are not wanted: return promptly. Where executors are kept
+        between maps, override this to do nothing, and end them by :func:`at_shutdown`.
+        """
+        if not self.traits.borrowed:
+            executor.shutdown(wait=not abandon, cancel_futures=True)
+
+    def size(self, executor: Any) -> int | None:
+        """Return how many tasks the executor runs at once; ``None``: it does not say."""
+        size = getattr(executor, "_max_workers", None)
         return size if isinstance(size, int) and size > 0 else None
 
+    def kill_job(self, job: Any, pid: int) -> None:  # noqa: ARG002 - for executors that end jobs
+        """End the worker that runs a job: what ``submit`` of the executor returned. Only called where ``traits.kills``.
+
+        By default the process ``pid`` of this host is killed. Override it where workers may be elsewhere.
+        """
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGKILL)
+
+    # --- the contract ---------------------------------------------------------------------------------------------
+
+    def open(self, workers: int | None) -> None:
+        self._replacing = threading.Lock()
+        self._jobs: dict[Future[Answer], Any] = {}
+        self._engine = self.start(workers)
+        self._codec = TaskCodec(self, self._ship_modules)
+        super().open(workers)
+
+    def close(self, *, abandon: bool) -> None:
+        super().close(abandon=abandon)
+        if self._engine is not None:
+            self.stop(self._engine, abandon=abandon)
+
+    def kill_task(self, future: Future[Answer], pid: int) -> None:
+        if (job := self._jobs.get(future)) is not None:  # else it has just ended
+            self.kill_job(job, pid)
+
+    def _size(self) -> int | None:
+        return self.size(self._engine)
+
     def _send(self, task: Task, future: Future[Answer]) -> Callable[[], object]:
-        job = self._job(task)
+        executor = self._engine
+        try:
+            job = self._job(executor, task)
+        except self.worker_lost:
+            if self.traits.borrowed:
+                raise
+            job = self._job(self._replaced(executor), task)
+        self._jobs[future] = job
+        future.add_done_callback(self._jobs.pop)
         # Not in a lock: one that has been done by now calls back at once.
         job.add_done_callback(lambda done: self._land(future, partial(self._outcome, done)))
         cancel: Callable[[], object] = job.cancel
         return cancel
 
-    def _job(self, task: Task) -> Any:
-        return self._engine.submit(_worker.run_packed, _worker.dialect(), packed(task))
+    def _replaced(self, broken: Any) -> Any:
+        """Return the executor that takes the place of a broken one."""
+        with self._replacing:
+            is_replaced_here = self._engine is broken
+            if is_replaced_here:
+                self._engine = self.start(self.workers)
+        if is_replaced_here:
+            self.stop(broken, abandon=True)
+        return self._engine
+
+    def _job(self, executor: Any, task: Task) -> Any:
+        if self.traits.shares_memory:
+            return executor.submit(run_on, executor, task)
+        return executor.submit(_worker.run_task, self._codec.encode(task))
 
     def _outcome(self, job: Any) -> Answer:
         try:
             result = job.result()
-        except BrokenExecutor as exc:
+        except self.worker_lost as exc:
             raise self._loss(exc) from exc
         except CancelledError as exc:
             raise ChunkLost(f"the {type(self._engine).__name__} cancelled the task") from exc
-        return self._answer(result)
+        return result if self.traits.shares_memory else self._codec.decode(result)
 
-    def _answer(self, result: Any) -> Answer:
-        answer: Answer = pickle.loads(result)
-        return answer
-
-    def _loss(self, exc: BrokenExecutor) -> ChunkLost:
-        return ChunkLost(f"the {type(self._engine).__name__} broke: {exc}")
+    def _loss(self, exc: BaseException) -> ChunkLost:
+        return ChunkLost(f"the {type(self._engine).__name__} lost a worker: {exc}")
 
 
-class ThreadExecutor(AnyExecutor):
+class ThreadExecutor(ExecutorBackend):
     """The standard library's, on threads of this process."""
 
     name: ClassVar[str] = "ThreadPoolExecutor"
@@ -73,15 +164,8 @@ class ThreadExecutor(AnyExecutor):
         refuse_own_threads(self._engine, self._engine._threads)
         super().open(workers)
 
-    def _job(self, task: Task) -> Any:
-        return self._engine.submit(run_on, self._engine, task)
 
-    def _answer(self, result: Any) -> Answer:
-        answer: Answer = result
-        return answer
-
-
-class ProcessExecutor(AnyExecutor):
+class ProcessExecutor(ExecutorBackend):
     """The standard library's or loky's, on processes of this host. It breaks as a whole when one of them dies."""
 
     name: ClassVar[str] = "ProcessPoolExecutor"
@@ -94,7 +178,7 @@ class ProcessExecutor(AnyExecutor):
         self.traits = Traits(breaks=True, borrowed=True, forks=forks)
         self._dead: dict[int, int | None] | None = None
 
-    def _loss(self, exc: BrokenExecutor) -> ChunkLost:
+    def _loss(self, exc: BaseException) -> ChunkLost:
         if self._dead is None:
             self._dead = _dead(self._engine)
         how = describe(self._dead) or str(exc)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import pickle
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from anymap import _board, _watch, _worker
 from anymap._errors import BackendConnectionError
-from anymap._local.lent import OnLent, fail, packed, refuse_own_threads, run_on
+from anymap._local.lent import OnLent, fail, refuse_own_threads, run_on
 from anymap._local.pooled import describe
 from anymap.backends.base import ChunkLost, Task, Traits
+from anymap.backends.codec import TaskCodec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +83,8 @@ class ProcessPool(ThreadPool):
     def open(self, workers: int | None) -> None:
         super().open(workers)
         self.traits = Traits(borrowed=True, forks=self._engine._ctx.get_start_method() == "fork")
+        # As bytes: a worker that cannot load what it is sent dies of it.
+        self._codec = TaskCodec(self)
         self._board: _board.Buffer | None = None
         self._living: dict[int, Any] = {}
         self._ended: dict[int, int | None] = {}
@@ -111,7 +113,7 @@ class ProcessPool(ThreadPool):
             board.close()
 
     def _send(self, task: Task, future: Future[Answer]) -> Callable[[], object]:
-        return self._apply(_worker.run_packed, (_worker.dialect(), packed(task)), future, pickle.loads)
+        return self._apply(_worker.run_task, (self._codec.encode(task),), future, self._codec.decode)
 
     def _mark(self, task: Task) -> Mark:
         if self._board is None:
