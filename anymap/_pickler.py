@@ -288,7 +288,7 @@ class Pickler(_by_value.Pickler):
             return NotImplemented
         entry = self.table.entry(func)
         if entry is not None and not self._is_call:
-            return self._refer(entry)
+            return self._refer(entry) if self._blob is not None else self._refer_to_function(entry)
         place = None if _is_registered(func.__module__) else _importable.place_of_function(func)
         if place is not None:
             return _importable.at_place, place
@@ -299,6 +299,12 @@ class Pickler(_by_value.Pickler):
                 return self._refer(self.table.entry(func))  # type: ignore[arg-type]
             self._blob.enter(func, self.table.numbers)
         return self._reduce_function_by_value(func)
+
+    def _refer_to_function(self, entry: Entry) -> _Reduction:
+        """Refer to a function in an item, with what variables that it uses have been bound to since it was sent."""
+        newer = [self._set(each.__globals__, _rebuilt.used_globals(each)) for each in _functions_used(entry.obj)]
+        newer = [update for update in newer if update is not None] if self.table.is_senders else []
+        return (first, (Reduced(self._refer(entry)), *newer)) if newer else self._refer(entry)
 
     def _reduce_function_by_value(self, func: FunctionType) -> _Reduction:
         if _rebuilt.is_dispatcher(func):
@@ -436,6 +442,21 @@ def _is_module_by_value(value: object) -> bool:
     if name != "__main__" and "." in name and variables.get("__spec__") is not None:
         return False  # a package may make modules as it is imported
     return not _importable.is_importable(name) or _is_registered(name)
+
+
+def _functions_used(func: FunctionType) -> list[FunctionType]:
+    """Return a function and all those that it finds among its globals, and they among theirs, as long as they go by value."""
+    found, seen = [func], {id(func)}
+    for each in found:
+        for value in _rebuilt.used_globals(each).values():
+            if (
+                type(value) is FunctionType
+                and id(value) not in seen
+                and not _importable.is_importable(value.__module__)
+            ):
+                seen.add(id(value))
+                found.append(value)
+    return found
 
 
 def _modules_used(func: FunctionType, values: list[Any]) -> Iterator[tuple[ModuleType, dict[str, Any]]]:

@@ -192,6 +192,21 @@ def look_at_globals() -> tuple[int, list[int]]:
     return count, list(seen)
 
 
+def look_by_another() -> int:
+    return look_at_globals()[0]
+
+
+def a_global_that_is_bound_anew_is_sent_anew_with_functions_that_are_items(backend: Backend) -> None:
+    def functions() -> Iterator[Any]:
+        global count  # noqa: PLW0603 - as above
+        for value in (1, 2, 3):
+            count = value
+            yield look_by_another
+
+    found = pmap(lambda look: look(), functions(), backend=backend, chunksize=1, window=1, lazy=True)
+    assert list(found) == [1, 2, 3]
+
+
 def each_call_of_an_executor_has_the_globals_of_its_own_time(backend: Backend) -> None:
     global count  # noqa: PLW0603 - as above
     with Executor(backend, workers=1) as executor:
@@ -442,6 +457,7 @@ def the_value_of_an_alias_goes_with_it(backend: Backend) -> None:
 
 
 PROMISES = [
+    a_global_that_is_bound_anew_is_sent_anew_with_functions_that_are_items,
     a_sentinel_is_one_object_in_the_function_in_its_classes_and_in_the_items,
     a_sentinel_comes_back_as_the_callers_own,
     functions_and_methods_count_by_the_same_global,
