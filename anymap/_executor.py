@@ -6,26 +6,28 @@ import concurrent.futures
 import operator
 import os
 import threading
+import time
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from anymap import _forks, _leaving
 from anymap._api import pmap
 from anymap._calls import Call
-from anymap._config import layers
-from anymap._engine.loop import Run
+from anymap._config import layers, settings
+from anymap._config.values import block_progress
 from anymap._engine.plan import Plan, Retry
-from anymap._engine.sources import Feed
-from anymap._engine.supervisor import note_as_here
-from anymap._plan import make_plan
+from anymap._plan import check_call, make_plan, sinks_for
+from anymap._services import CallService, MapService, Services
+from anymap._worker_options import WorkerOptions, worker_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
+    from anymap._config.values import BlockProgress
     from anymap._live import Engine
     from anymap.backends.base import Backend
+    from anymap.progress import ProgressOption
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,7 +37,7 @@ class Executor(concurrent.futures.Executor):
     """A :class:`concurrent.futures.Executor` on any backend: for whatever takes one, such as asyncio.
 
     >>> import anymap
-    >>> with anymap.Executor("threads") as executor:
+    >>> with anymap.Executor(2, backend="threads") as executor:
     ...     future = executor.submit(pow, 2, 5)
     ...     future.result()
     32
@@ -45,33 +47,93 @@ class Executor(concurrent.futures.Executor):
     :class:`NotPicklable` if they cannot be sent. Each costs that call alone.
 
     Calls start in the order in which they were submitted, each as soon as a worker is free; none waits behind another
-    that was sent to the same worker. For many short calls of one function ``pmap`` is faster, as it sends them in
+    that was sent to the same worker. For many short calls of one function :meth:`map` is faster, as it sends them in
     chunks. Twice as many calls as there are workers are marked as running and cannot be cancelled any more.
 
     The first call to be submitted opens the backend, and raises what :func:`anymap.pmap` would if that is not possible.
     If the engine as a whole breaks, all calls that are under way fail with its error, and the next call that is
-    submitted opens the backend anew. The workers are given back by ``shutdown()``, at the end of a ``with`` block, or
+    submitted opens the backend anew. The workers are given back by :meth:`shutdown`, at the end of a ``with`` block, or
     when the executor is dropped, each time when all calls have ended. A program does not end before.
 
     Args:
-        backend: As for :func:`anymap.pmap`.
-        workers: As for :func:`anymap.pmap`.
+        workers: As for :func:`anymap.pmap`; so is ``backend``.
+        initializer: Called in each worker, with ``initargs``, before its first call. A worker is a thread that runs calls:
+            of a process that runs one at a time it is that process. Workers that outlive the executor are prepared anew
+            for another one. What it raises is the error of the call.
+        initargs: The arguments of ``initializer``; sent once.
+        max_workers: Another name of ``workers``.
+        max_tasks_per_child: After so many calls a worker ends and a fresh one takes its place, on ``processes``.
+        backend: Where calls run.
+        retries: How often to try a failed call again: a number, or a :class:`Retry`. ``None``: not at all.
+        timeout: Seconds that one attempt of one call may take. ``None``: what the user has set, else any time.
+        progress: What is shown of all calls together, as one bar that ends with the executor; otherwise as for
+            :func:`anymap.pmap`. ``None``: what the user has set, else nothing.
+        desc: What that bar is called.
 
     Raises:
         ConfigError: As for :func:`anymap.pmap`; so do ``UnknownBackend`` and ``BackendUnavailable``.
+        UnsupportedOption: The backend cannot do what was asked.
+        TypeError: ``initializer`` cannot be called.
     """
 
-    _is_finished_at_exit: ClassVar[bool] = True
-
     def __init__(
-        self, backend: str | Backend | type[Backend] | Engine | None = None, workers: int | str | None = None
+        self,
+        workers: int | str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        *,
+        max_workers: int | None = None,
+        max_tasks_per_child: int | None = None,
+        backend: str | Backend | type[Backend] | Engine | None = None,
+        retries: int | Retry | None = None,
+        timeout: float | None = None,
+        progress: ProgressOption = None,
+        desc: str | None = None,
     ) -> None:
-        self._plan = _make_plan(backend, workers)
+        options = worker_options(
+            backend, initializer, initargs, max_tasks_per_child, workers=workers, max_workers=max_workers
+        )
+        shown = block_progress(progress, desc, None, "Executor()")
+        if shown is None and layers.current().said("progress") is None:
+            # Unasked an executor shows nothing.
+            self._prepare(options, retries, timeout, progress=False, finish_at_exit=True)
+        else:
+            self._prepare(options, retries, timeout, shown, finish_at_exit=True)
+
+    def _prepare(
+        self,
+        options: WorkerOptions,
+        retries: int | Retry | None,
+        timeout: float | None,
+        progress: BlockProgress | Literal[False] | None,
+        *,
+        finish_at_exit: bool,
+    ) -> None:
+        self._options = options
+        self._progress = progress
+        self._plan = _make_plan(options, retries, timeout, self._progress)
         self._lock = threading.RLock()
-        self._service: _Service | None = None
-        self._release: weakref.finalize[[], Executor] | None = None
+        self._services = Services(progress or None, finish_at_exit=finish_at_exit)
+        self._service: CallService | None = None
         self._is_shut_down = False
         self._process = os.getpid()
+        weakref.finalize(self, self._services.close).atexit = False
+
+    @property
+    def workers(self) -> int:
+        """How many calls run at once. Where only a cluster can tell that, it is asked."""
+        if self._service is None and (expected := self._plan.backend.expected_workers(self._plan.workers)) is not None:
+            return expected
+        with self._lock:
+            if self._service is None:
+                self._check_that_it_is_open()
+                self._service = self._open()
+            return self._service.workers
+
+    @property
+    def _max_workers(self) -> int:
+        # Libraries ask the executors of the standard library for it by this name.
+        return self.workers
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have ``fn(*args, **kwargs)`` called, and return its future."""
@@ -84,147 +146,122 @@ class Executor(concurrent.futures.Executor):
         service.wait_for_threads()
         return future
 
+    def map(
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> Iterator[R]:
+        """Begin to call ``fn`` with each item, or one of each iterable; iterate over the results, in order.
+
+        Calls travel together as with :func:`anymap.pmap`. The iterables are read at once. The first call that failed
+        raises its error in its turn, and ends the others.
+
+        Args:
+            fn: What to call.
+            *iterables: What to call it with.
+            timeout: Seconds from now, after which ``TimeoutError`` is raised where a result is not there.
+            chunksize: How many calls travel together, 1 or more. ``None``: as measured while the map runs.
+        """
+        check_call(fn, iterables, "Executor.map")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        size = (
+            layers.current().value("chunksize")
+            if chunksize is None
+            else settings.check("chunksize", "chunksize", chunksize)
+        )
+        rows = list(iterables[0]) if len(iterables) == 1 else list(zip(*iterables, strict=False))
+        with self._lock:
+            self._check_that_it_is_open()
+            plan = replace(
+                self._fresh_plan(),
+                func=self._options.prepared(fn),
+                star=len(iterables) > 1,
+                prompt=True,
+                ordered=True,
+                chunksize=size,
+                total=len(rows),
+            )
+            service = MapService(plan, rows, self._services)
+            service.start()
+        service.wait_for_threads()
+        return service.results(deadline)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and give the workers back when those taken have ended; ``wait`` for that.
+
+        ``cancel_futures``: leave out those that have not begun.
+        """
+        with self._lock:
+            self._is_shut_down = True
+        if os.getpid() != self._process:
+            return
+        running = self._services.running()
+        if cancel_futures:
+            for service in running:
+                service.cancel()
+        self._services.close()
+        if wait:
+            for service in running:
+                service.join()
+        self._services.end_progress()
+
+    def terminate(self) -> None:
+        """Take no more calls, and end those that run, wherever they are. What was not done is cancelled."""
+        self.shutdown(wait=False)
+        for service in self._services.running():
+            service.end()
+
+    def __repr__(self) -> str:
+        state = ", shut down" if self._is_shut_down else ""
+        return f"<anymap.{type(self).__name__} on {self._plan.backend!r}{state}>"
+
     def _check_that_it_is_open(self) -> None:
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if os.getpid() != self._process:
             raise RuntimeError("this executor belongs to the process that forked this one: make another one here")
 
-    def _open(self) -> _Service:
-        plan = self._plan
-        self._plan = replace(plan, backend=plan.backend.fresh())
-        service = _Service(plan, finish_at_exit=self._is_finished_at_exit)
-        if self._release is not None:
-            self._release.detach()
-        self._release = weakref.finalize(self, service.close)
-        self._release.atexit = False
+    def _open(self) -> CallService:
+        service = CallService(self._fresh_plan(), self._services)
+        service.start()
         return service
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls, and give the workers back when those taken have ended; ``wait`` for that.
-
-        ``cancel_futures``: those that have not begun.
-        """
-        with self._lock:
-            self._is_shut_down = True
-            service = self._service
-        if service is None or os.getpid() != self._process:
-            return
-        if cancel_futures:
-            service.feed.cancel()
-        service.close()
-        if wait:
-            service.join()
-
-    def _terminate(self) -> None:
-        """Take no more calls, and end those that run wherever they are."""
-        self.shutdown(wait=False)
-        if self._service is not None:
-            self._service.end()
+    def _fresh_plan(self) -> Plan:
+        plan = self._plan
+        self._plan = replace(plan, backend=plan.backend.fresh())
+        return replace(plan, sinks=tuple(sinks_for(plan.config, self._progress)))
 
 
-def _make_plan(backend: str | Backend | type[Backend] | Engine | None, workers: int | str | None) -> Plan:
-    options: dict[str, Any] = {**(pmap.__kwdefaults__ or {}), "backend": backend, "workers": workers}
-    if layers.current().said("progress") is None:  # unasked an executor shows nothing
-        options["progress"] = False
-    plan = make_plan(operator.call, ((),), **options)
+def _make_plan(
+    options: WorkerOptions,
+    retries: int | Retry | None,
+    timeout: float | None,
+    progress: BlockProgress | Literal[False] | None,
+) -> Plan:
+    given: dict[str, Any] = {
+        **(pmap.__kwdefaults__ or {}),
+        "backend": options.backend,
+        "workers": options.workers,
+        "retries": retries,
+        "timeout": timeout,
+        "progress": progress,
+    }
+    plan = make_plan(operator.call, ((),), **given)
+    options.limit_tasks(plan)
     return replace(
         plan,
+        func=options.prepared(operator.call),
         prompt=False,
         ordered=False,
         lazy=True,
         on_error="return",
         max_failures=None,
-        retry=Retry(0),
+        retry=Retry(0) if retries is None else plan.retry,
         # One at a time, else a call could wait in a chunk behind the very one that waits for it.
         chunksize=1,
         window=None,
         total=None,
     )
-
-
-class _Service:
-    """A map whose input is the calls that are submitted, and the thread that hands out its results."""
-
-    def __init__(self, plan: Plan, *, finish_at_exit: bool) -> None:
-        _leaving.finish_first(_leave)
-        self.feed = Feed()
-        self.finish_at_exit = finish_at_exit
-        self._run = Run(plan, self.feed)
-        self._inline = plan.backend.traits.inline
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="anymap-executor", daemon=True)
-        note_as_here(self._thread)
-        try:
-            self._run.open()
-            # Its caller will wait for futures, of which the backend knows nothing.
-            with plan.backend.waiting():
-                pass
-            _services.add(self)
-            self._thread.start()
-        except BaseException:
-            _services.discard(self)
-            self._run.close()
-            raise
-
-    def take(self, future: Future[Any], call: Call[Any]) -> bool:
-        """Take a call; return whether that was possible."""
-        with self._lock:
-            if self._ended:
-                return False
-            self.feed.put(future, call)
-        self._run.wake()
-        return True
-
-    def wait_for_threads(self) -> None:
-        """Return when the engine has started its threads: while the interpreter ends, it could start none."""
-        if not self._inline:
-            self.feed.launched.wait()
-
-    def close(self) -> None:
-        """Take no more, and end with the last call. May be called by the collector."""
-        if os.getpid() == self._process:
-            self.feed.close()
-            self._run.wake()
-
-    def end(self) -> None:
-        """End now, wherever the calls are."""
-        if os.getpid() == self._process:
-            self.feed.cancel()
-            self._run.fail(concurrent.futures.CancelledError())
-
-    def join(self) -> None:
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _work(self) -> None:
-        error: BaseException = concurrent.futures.CancelledError()
-        try:
-            for batch in self._run.batches():
-                self.feed.settle(batch)
-                del batch
-        except BaseException as exc:  # noqa: BLE001 - whoever waits for a future must hear of it
-            error = exc
-        with self._lock:
-            self._ended = True
-        self.feed.fail(error)
-        _services.discard(self)
-
-
-_services: set[_Service] = set()
-# They are the parent's.
-_forks.in_child(_services.clear)
-
-
-def _leave() -> None:
-    """See the calls of all executors to their end that nobody has shut down."""
-    services = list(_services)
-    for service in services:
-        if service.finish_at_exit:
-            service.close()
-        else:
-            service.end()
-    for service in services:
-        service.join()

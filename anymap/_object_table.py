@@ -418,11 +418,6 @@ def inherited(module: str, path: str) -> Any:
     return _importable.by_name(module, path)
 
 
-def inherited_module(name: str) -> ModuleType:
-    """Stand in a pickle for a module that a fork has from its parent."""
-    return sys.modules[name]
-
-
 def module_of(map_id: str, number: int, header: dict[str, Any]) -> ModuleType:
     """Stand in a pickle for a module that no worker can import."""
     table = _tables[map_id]

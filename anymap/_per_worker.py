@@ -40,6 +40,9 @@ class PerWorker(Generic[T]):
         value: T = made[self._factory.key]
         return value
 
+    def __repr__(self) -> str:
+        return f"<PerWorker {self._factory!r}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return PerWorker, (self._factory,)
 

@@ -215,7 +215,7 @@ class Pickler(_by_value.Pickler):
             return NotImplemented
         if _importable.is_importable(place.module):
             return _importable.at_place, place
-        if self._is_inherited():
+        if _object_table.is_fork and not self.table.is_senders:
             return _object_table.inherited, place
         return self._reduce_variable_of(place.module, obj) or NotImplemented
 
@@ -237,13 +237,9 @@ class Pickler(_by_value.Pickler):
         if not isinstance(reduced, str):
             self._ordinary[id(kind)] = kind
             return reduced
-        if self._is_inherited() and _importable.by_name(kind.__module__, reduced) is obj:
+        if _object_table.is_fork and not self.table.is_senders and _importable.by_name(kind.__module__, reduced) is obj:
             return _object_table.inherited, (kind.__module__, reduced)
         return copyreg.__newobj__, (kind,), obj.__getstate__()  # type: ignore[attr-defined]
-
-    def _is_inherited(self) -> bool:
-        """Tell whether this is a fork that answers: what modules have names for, its parent has too."""
-        return _object_table.is_fork and not self.table.is_senders
 
     # --- classes --------------------------------------------------------------------------------------------------------
 
@@ -279,7 +275,7 @@ class Pickler(_by_value.Pickler):
             table, entry = found
             return _object_table.known, (table.map_id, entry.blob, entry.number)
         place = cls.__module__, cls.__qualname__
-        if self._is_inherited() and _importable.by_name(*place) is cls:
+        if _object_table.is_fork and _importable.by_name(*place) is cls:
             return _object_table.inherited, place
         self._enums.add(id(cls))
         made, attributes = _classes.parts(cls)
@@ -296,8 +292,6 @@ class Pickler(_by_value.Pickler):
         place = None if _is_registered(func.__module__) else _importable.place_of_function(func)
         if place is not None:
             return _importable.at_place, place
-        if self._is_inherited() and _importable.by_name(func.__module__, func.__qualname__) is func:
-            return _object_table.inherited, (func.__module__, func.__qualname__)
         if not self._is_call and self.table.is_senders and _importable.is_global(func):
             if self._blob is None:
                 namespace = self.table.namespace(func.__globals__)
@@ -338,8 +332,6 @@ class Pickler(_by_value.Pickler):
         entry = self.table.entry(module)
         if entry is not None:
             return self._refer(entry)
-        if self._is_inherited() and sys.modules.get(module.__name__) is module:
-            return _object_table.inherited_module, (module.__name__,)
         if self._blob is None and self.table.is_senders and not self._is_call:
             self._write(lambda _: module)
             return self._refer(self.table.entry(module))  # type: ignore[arg-type]

@@ -27,16 +27,10 @@ _check_on_error = checks.one_of("raise", "return", "skip", "group")
 
 def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **options: Any) -> Plan:
     """Check ``pmap``'s arguments and fill in what they leave open."""
-    if not callable(func):
-        raise TypeError(f"pmap's first argument must be a function to call, not {_exceptions.safe_repr(func)}")
-    if not iterables:
-        raise TypeError("pmap needs at least one iterable: pmap(func, items)")
-    for position, iterable in enumerate(iterables, start=1):
-        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
-            raise TypeError(f"pmap's iterable {position} is not iterable but of type {type(iterable).__name__!r}")
+    check_call(func, iterables, "pmap")
     config = layers.current()
     _check_log_file(config)
-    sinks = tuple(_sinks(config, options["progress"]))
+    sinks = tuple(sinks_for(config, options["progress"]))
     surroundings = _report.settled(Surroundings.of(config), sinks)
     backend, _ = _backend_choice.choose(config, options["backend"], options["prefer"], options["require"])
     plan = Plan(
@@ -65,6 +59,17 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
     return plan
 
 
+def check_call(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], name: str) -> None:
+    """Raise a ``TypeError`` if ``name(func, *iterables)`` makes no sense."""
+    if not callable(func):
+        raise TypeError(f"{name}'s first argument must be a function to call, not {_exceptions.safe_repr(func)}")
+    if not iterables:
+        raise TypeError(f"{name} needs at least one iterable: {name}(func, items)")
+    for position, iterable in enumerate(iterables, start=1):
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+            raise TypeError(f"{name}'s iterable {position} is not iterable but of type {type(iterable).__name__!r}")
+
+
 def _asked(check: Callable[[str, Any], Any], name: str, options: dict[str, Any]) -> Any:
     return None if options[name] is None else check(name, options[name])
 
@@ -77,7 +82,8 @@ def _retry(value: Any) -> Retry:
     return value if isinstance(value, Retry) else Retry(value)
 
 
-def _sinks(config: Config, asked: Any) -> list[Sink]:
+def sinks_for(config: Config, asked: Any) -> list[Sink]:
+    """Return what shows one more map."""
     outermost = config.inherited is None
     if isinstance(asked, BlockProgress):
         return sinks_of_map(asked)

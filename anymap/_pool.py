@@ -13,15 +13,16 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
-from anymap import _calls, _cpus
+from anymap import _calls, _exceptions
 from anymap._api import pmap
 from anymap._config import settings
 from anymap._config.values import block_progress
 from anymap._engine.loop import Run
-from anymap._engine.results import collect
+from anymap._engine.results import MapIterator, collect
 from anymap._engine.sources import Rows
 from anymap._executor import Executor
 from anymap._plan import make_plan
+from anymap._worker_options import WorkerOptions, worker_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,8 +60,14 @@ class Pool:
     hold. It can be pickled, so objects that have one can go to its workers; the copy is what ``Pool()`` gives there.
 
     Args:
-        workers: As for :func:`anymap.pmap`.
-        backend: As for :func:`anymap.pmap`.
+        workers: As for :func:`anymap.pmap`; so is ``backend``.
+        initializer: Called in each worker, with ``initargs``, before its first item. A worker is a thread that runs items:
+            of a process that runs one at a time it is that process. Workers that outlive the pool are prepared anew for
+            another one. What it raises is the error of the item.
+        initargs: The arguments of ``initializer``; sent once.
+        maxtasksperchild: After so many items a worker ends and a fresh one takes its place, on ``processes``.
+        processes: Another name of ``workers``.
+        backend: Where items run.
         progress: What is shown of all calls of ``map``, ``starmap``, ``imap`` and ``imap_unordered`` together, as one bar
             that ends with ``join``, ``terminate`` or the ``with`` block; otherwise as for :func:`anymap.pmap`. ``None``:
             each call shows what it would by itself.
@@ -69,28 +76,64 @@ class Pool:
 
     Raises:
         ConfigError: As for :func:`anymap.pmap`; so do ``UnknownBackend`` and ``BackendUnavailable``.
+        UnsupportedOption: The backend cannot do what was asked.
+        TypeError: ``initializer`` cannot be called.
     """
 
     def __init__(
         self,
         workers: int | str | None = None,
-        backend: str | Backend | type[Backend] | Engine | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
         *,
+        processes: int | None = None,
+        backend: str | Backend | type[Backend] | Engine | None = None,
         progress: ProgressOption = None,
         desc: str | None = None,
         total: int | None = None,
     ) -> None:
-        self._workers = workers
-        self._backend = backend
+        self._options = worker_options(
+            backend, initializer, initargs, maxtasksperchild, workers=workers, processes=processes
+        )
         self._progress = block_progress(progress, desc, total, "Pool()")
-        self._executor = _Executor(backend, workers)
+        self._executor = _Executor(self._options)
         self._is_running = True
         self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
         self._unfinished: set[_Results[Any]] = set()
 
-    def map(self, func: Callable[[A], R], iterable: Iterable[A], chunksize: int | None = None) -> list[R]:
-        """Return ``[func(item) for item in iterable]``."""
-        return collect(*self._begin(func, iterable, chunksize))
+    @property
+    def workers(self) -> int:
+        """How many items run at once. Where only a cluster can tell that, it is asked."""
+        return self._executor.workers
+
+    @property
+    def size(self) -> int:
+        """The same, by the name that schwimmbad has for it."""
+        return self.workers
+
+    @property
+    def _processes(self) -> int:
+        # Libraries ask a pool of multiprocessing for it by this name.
+        return self.workers
+
+    def map(
+        self,
+        func: Callable[[A], R],
+        iterable: Iterable[A],
+        chunksize: int | None = None,
+        *,
+        callback: Callable[[R], object] | None = None,
+    ) -> list[R]:
+        """Return ``[func(item) for item in iterable]``; ``callback`` gets each result as it comes, in order, in this thread."""
+        if callback is None:
+            return collect(*self._begin(func, iterable, chunksize))
+        results: list[R] = []
+        with MapIterator[R](*self._begin(func, iterable, chunksize, lazy=True)) as arriving:
+            for result in arriving:
+                callback(result)
+                results.append(result)
+        return results
 
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
@@ -148,6 +191,13 @@ class Pool:
         chunks = self._submit_chunks(partial(_calls.each_spread, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 
+    def is_master(self) -> bool:
+        """Return ``True``: the program that made the pool uses it. Code for schwimmbad's pools asks."""
+        return True
+
+    def wait(self) -> None:
+        """Do nothing. In schwimmbad's pools, processes that are no master wait here for work."""
+
     def close(self) -> None:
         """Take no more work; what was taken goes on."""
         self._is_running = False
@@ -165,7 +215,7 @@ class Pool:
     def terminate(self) -> None:
         """End all work now. What was not done raises :class:`concurrent.futures.CancelledError`."""
         self._is_running = False
-        self._executor._terminate()
+        self._executor.terminate()
         for run in list(self._runs):
             run.fail(CancelledError())
         for results in list(self._unfinished):
@@ -185,6 +235,10 @@ class Pool:
         # In a worker, where it goes with an object that has it, other rules hold than where it was made.
         return type(self), ()
 
+    def __repr__(self) -> str:
+        state = "" if self._is_running else ", closed"
+        return f"<anymap.Pool on {self._executor._plan.backend!r}{state}>"
+
     def _check_running(self) -> None:
         if not self._is_running:
             raise ValueError("the pool is closed")
@@ -203,11 +257,14 @@ class Pool:
         **how: Any,
     ) -> tuple[Run, Plan]:
         self._check_running()
+        _check_chunksize(chunksize)
         defaults: dict[str, Any] = pmap.__kwdefaults__ or {}
-        where = {"backend": self._backend, "workers": self._workers, "progress": self._progress}
+        where = {"backend": self._options.backend, "workers": self._options.workers, "progress": self._progress}
         meaning = {"ordered": True, "lazy": False, "on_error": "raise", **how}
         plan = make_plan(func, (iterable,), **{**defaults, **where, **meaning, "chunksize": chunksize})
-        run = Run(replace(plan, star=star), Rows(iter(iterable), prompt=plan.prompt))
+        self._options.limit_tasks(plan)
+        plan = replace(plan, func=self._options.prepared(plan.func), star=star)
+        run = Run(plan, Rows(iter(iterable), prompt=plan.prompt))
         self._runs.add(run)
         return run, plan
 
@@ -221,12 +278,24 @@ class Pool:
         self, each: Callable[[Sequence[Any]], list[R]], iterable: Iterable[Any], chunksize: int | None
     ) -> Future[list[R]]:
         self._check_running()
+        _check_chunksize(chunksize)
         items = list(iterable)
         size = max(-(-len(items) // (_CHUNKS_A_WORKER * self._executor.workers)), 1)
         if chunksize is not None:
-            size = settings.check("chunksize", "chunksize", chunksize)
+            size = chunksize
         rows = iter(items)
         return _joined([self._executor.submit(each, chunk) for chunk in iter(lambda: list(islice(rows, size)), [])])
+
+
+def _check_chunksize(given: Any) -> None:
+    if given is None:
+        return
+    if hasattr(given, "__iter__"):
+        raise TypeError(
+            f"the methods of a pool take one iterable, and {_exceptions.safe_repr(given)} is given as chunksize: "
+            "for several use starmap(func, zip(a, b)), or pmap(func, a, b)"
+        )
+    settings.check("chunksize", "chunksize", given)
 
 
 class AsyncResult(Generic[R]):
@@ -278,16 +347,9 @@ def _tell(
 class _Executor(Executor):
     """A program that ends does not wait for a pool."""
 
-    _is_finished_at_exit = False
-
-    def __init__(self, backend: Any, workers: int | str | None) -> None:
-        super().__init__(backend, workers)
+    def __init__(self, options: WorkerOptions) -> None:
         # Its calls are chunks, and no items that could be counted.
-        self._plan = replace(self._plan, sinks=())
-
-    @property
-    def workers(self) -> int:
-        return self._plan.workers or _cpus.available()
+        self._prepare(options, None, None, progress=False, finish_at_exit=False)
 
 
 class _Results(Generic[R]):

@@ -122,6 +122,11 @@ def available_backends() -> list[BackendInfo]:
     return [_describe(name, entry) for name, entry in _known().items()]
 
 
+def known_names() -> list[str]:
+    """Return the names of all backends, whether they can be used here or not."""
+    return list(_known())
+
+
 def _describe(name: str, entry: type[Backend] | _Entry) -> BackendInfo:
     if not isinstance(entry, _Entry):
         return BackendInfo(name, available=True, reason="", install="", traits=_as_dict(entry.traits))

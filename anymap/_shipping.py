@@ -81,20 +81,15 @@ def _find(name: str) -> ModuleSpec:
         raise ConfigError(f"ship_modules takes names of top-level modules and packages, not {name!r}")
     if name == "__main__":
         raise ConfigError("ship_modules: '__main__' is the worker's own there; what it defines travels by itself")
-    spec = _spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that somebody has made, without a spec
+        spec = None
     if spec is None:
         raise ConfigError(f"ship_modules: there is no module {name!r} here")
     if not spec.submodule_search_locations and not (spec.has_location and spec.origin and os.path.isfile(spec.origin)):
         raise ConfigError(f"ship_modules: module {name!r} has no file of its own that could be sent")
     return spec
-
-
-def _spec(name: str) -> ModuleSpec | None:
-    """Return how a module is imported; ``None`` where there is none, or the program has made it without a spec."""
-    try:
-        return importlib.util.find_spec(name)
-    except ValueError:
-        return None
 
 
 def _read(path: str) -> bytes:
@@ -163,7 +158,7 @@ def _missing_module(error: Encoded) -> str | None:
     if error.type_name != "ModuleNotFoundError":
         return None
     name = error.message.rpartition("named ")[2].strip("'\"").partition(".")[0]
-    return name if name.isidentifier() and _spec(name) is not None else None
+    return name if name.isidentifier() and importlib.util.find_spec(name) is not None else None
 
 
 def _unpack(shipment: Shipment) -> str:

@@ -232,19 +232,6 @@ def test_a_module_that_cannot_be_imported_goes_with_what_uses_it(backend: Backen
         assert executor.submit(lambda x: plug.use(x + 0), 1).result() == 106
 
 
-def test_an_item_that_imports_a_module_which_only_the_program_has_fails_by_itself(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = ModuleType("made_by_program")
-    assert made.__spec__ is None
-    monkeypatch.setitem(sys.modules, "made_by_program", made)
-    [error] = pmap(lambda _: importlib.import_module("made_by_program"), [0], backend=backend, on_error="return")
-    if backend.traits.shares_memory or backend.traits.forks:
-        assert error is made
-    else:
-        assert type(error) is ModuleNotFoundError
-
-
 def test_a_module_that_the_program_does_not_even_register_goes_too(backend: Backend, tmp_path: Path) -> None:
     module = from_code(tmp_path)
     assert pmap(lambda x: module.helper(x + 0), range(2), backend=backend) == [5, 6]

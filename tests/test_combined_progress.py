@@ -55,7 +55,7 @@ def test_the_maps_of_a_block_are_shown_as_one(backend: Backend) -> None:
 
 def test_the_calls_of_a_pool_are_shown_as_one(backend: Backend) -> None:
     sink = Recorder()
-    with Pool(2, backend, progress=sink, desc="sampling") as pool:
+    with Pool(2, backend=backend, progress=sink, desc="sampling") as pool:
         pool.map(abs, range(5))
         pool.starmap(pow, [(2, 3)])
         assert list(pool.imap(abs, range(3))) == [0, 1, 2]
@@ -66,7 +66,7 @@ def test_the_calls_of_a_pool_are_shown_as_one(backend: Backend) -> None:
 @pytest.mark.parametrize("end", [Pool.terminate, Pool.join])
 def test_the_bar_of_a_pool_ends_with_it(end: Any) -> None:
     sink = Recorder()
-    pool = Pool(1, "threads", progress=sink)
+    pool = Pool(1, backend="threads", progress=sink)
     pool.map(abs, range(5))
     pool.close()
     assert sink.of(Finished) == []
@@ -156,7 +156,7 @@ def test_each_call_of_a_function_with_settings_is_a_block() -> None:
 
 def test_an_executor_shows_what_is_asked_for(backend: Backend) -> None:
     sink = Recorder()
-    with using(progress=sink), anymap.Executor(backend, 2) as executor:
+    with using(progress=sink), anymap.Executor(2, backend=backend) as executor:
         assert list(executor.map(abs, range(5))) == list(range(5))
         executor.shutdown()
     assert told(sink) == (None, None, 5, 0, True)
@@ -169,7 +169,7 @@ def test_a_resting_executor_has_told_of_its_last_call() -> None:
         if isinstance(event, Advanced):
             told_of.put(event.done)
 
-    with using(progress=look), anymap.Executor("threads", 1) as executor:
+    with using(progress=look), anymap.Executor(1, backend="threads") as executor:
         for count in range(1, 31):
             executor.submit(abs, 1).result()
             while told_of.get(timeout=30) < count:

@@ -72,7 +72,7 @@ def end_of(thread: str) -> Callable[[], bool]:
 @pytest.mark.full
 def test_calls_come_back_as_futures_of_the_standard_library(backend: Backend) -> None:
     offset = 10
-    with Executor(backend, workers=2) as executor:
+    with Executor(2, backend=backend) as executor:
         futures = [executor.submit(lambda x, *, y: x * y + offset, x, y=2) for x in range(5)]
         assert {type(future) for future in futures} == {Future}
         assert sorted(future.result() for future in as_completed(futures, LONG)) == [10, 12, 14, 16, 18]
@@ -82,7 +82,7 @@ def test_calls_come_back_as_futures_of_the_standard_library(backend: Backend) ->
 
 @pytest.mark.full
 def test_a_call_that_fails_gives_its_own_exception_and_costs_no_other(backend: Backend) -> None:
-    with Executor(backend, workers=2) as executor:
+    with Executor(2, backend=backend) as executor:
         futures = [executor.submit(invert, x) for x in (4, 0, 2)]
         wait(futures, LONG)
         error = futures[1].exception()
@@ -94,7 +94,7 @@ def test_a_call_that_fails_gives_its_own_exception_and_costs_no_other(backend: B
 
 @in_killable_processes
 def test_a_worker_that_dies_costs_its_own_call_alone(name: str) -> None:
-    with Executor(name, workers=2) as executor:
+    with Executor(2, backend=name) as executor:
         futures = [executor.submit(os.kill if x == 5 else pow, *both) for x, both in enumerate(killing_the_sixth())]
         lost = futures[5].exception(LONG)
         assert isinstance(lost, WorkerLost)
@@ -118,7 +118,7 @@ class OwnPid:
 
 @pytest.mark.processes
 def test_what_cannot_be_sent_or_sent_back_costs_that_call_alone() -> None:
-    with Executor("processes", workers=2) as executor:
+    with Executor(2, backend="processes") as executor:
         there = executor.submit(len, [threading.Lock()])
         back = executor.submit(threading.Lock)
         with pytest.raises(
@@ -135,7 +135,7 @@ def test_each_call_begins_as_soon_as_a_worker_is_free(backend: Backend, tmp_path
     # In a chunk with the first, or in the queue of its worker, the second one would wait for ever.
     if isinstance(backend, Serial):
         pytest.skip("there is one worker")
-    with Executor(backend, workers=2) as executor:
+    with Executor(2, backend=backend) as executor:
         busy = [executor.submit(wait_for, tmp_path / "go") for _ in range(2)]
         first = executor.submit(wait_for, tmp_path / "second")
         more = [executor.submit(announce, tmp_path / "second"), *(executor.submit(abs, x) for x in range(50))]
@@ -146,7 +146,7 @@ def test_each_call_begins_as_soon_as_a_worker_is_free(backend: Backend, tmp_path
 
 def test_calls_start_in_the_order_in_which_they_were_submitted() -> None:
     gate = Gate(workers=2)
-    with Executor(gate) as executor:
+    with Executor(backend=gate) as executor:
         futures = [executor.submit(abs, -x) for x in range(20)]
         for x in range(20):
             held = gate.expect()
@@ -159,7 +159,7 @@ def test_calls_start_in_the_order_in_which_they_were_submitted() -> None:
 def test_a_call_that_is_cancelled_before_it_was_sent_never_runs() -> None:
     gate = Gate(workers=1)
     ran: list[int] = []
-    with Executor(gate) as executor:
+    with Executor(backend=gate) as executor:
         futures = [executor.submit(ran.append, x) for x in range(6)]
         gate.expect(2)
         assert [future.cancel() for future in futures] == [False, False, True, True, True, True]
@@ -182,19 +182,19 @@ def test_callbacks_may_submit_and_are_called_with_their_future() -> None:
         else:
             executor.submit(abs, -len(got)).add_done_callback(go_on)
 
-    with Executor("threads", workers=1) as executor:
+    with Executor(1, backend="threads") as executor:
         executor.submit(abs, 0).add_done_callback(go_on)
         assert done.wait(LONG)
     assert got == [0, 1, 2, 3, 4]
 
 
 def test_many_threads_may_submit_at_once() -> None:
-    with Executor("threads", workers=3) as executor:
+    with Executor(3, backend="threads") as executor:
 
         def submit_some(base: int) -> list[int]:
             return [future.result(LONG) for future in [executor.submit(abs, -base - x) for x in range(100)]]
 
-        with anymap.Executor("threads", workers=8) as callers:
+        with anymap.Executor(8, backend="threads") as callers:
             sums = list(callers.map(submit_some, range(0, 800, 100)))
     assert sums == [list(range(base, base + 100)) for base in range(0, 800, 100)]
 
@@ -203,7 +203,7 @@ def test_many_threads_may_submit_at_once() -> None:
 def test_asyncio_runs_what_blocks_in_it(backend: Backend) -> None:
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()
-        with Executor(backend, workers=2) as executor:
+        with Executor(2, backend=backend) as executor:
             calls = [loop.run_in_executor(executor, invert, x) for x in (1, 2, 0)]
             return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -226,7 +226,7 @@ def test_inside_of_a_map_it_runs_where_it_is(backend: Backend) -> None:
 def test_inside_of_a_dask_task_it_leaves_its_place_to_the_calls(dask_cluster: str) -> None:
     # As many tasks as there are places, each of them waiting for one more.
     def work(x: int) -> int:
-        with Executor("dask") as executor:
+        with Executor(backend="dask") as executor:
             return executor.submit(pow, x, 2).result(LONG)
 
     backend = anymap.backends.Dask(scheduler_file=dask_cluster)
@@ -235,7 +235,7 @@ def test_inside_of_a_dask_task_it_leaves_its_place_to_the_calls(dask_cluster: st
 
 def test_it_sits_on_an_executor_of_the_users_as_well() -> None:
     with ThreadPoolExecutor(2) as users:
-        with Executor(users) as executor:
+        with Executor(backend=users) as executor:
             assert list(executor.map(lambda x: (x, threading.current_thread().name[:18]), [1])) == [
                 (1, "ThreadPoolExecutor")
             ]
@@ -255,7 +255,7 @@ def test_who_runs_the_program_says_where_calls_run(monkeypatch: pytest.MonkeyPat
 
 def test_a_wrong_backend_is_refused_before_the_first_call() -> None:
     with pytest.raises(anymap.UnknownBackend):
-        Executor("thread")
+        Executor(backend="thread")
     with pytest.raises(anymap.ConfigError):
         Executor(workers=0)
 
@@ -264,7 +264,7 @@ def test_a_wrong_backend_is_refused_before_the_first_call() -> None:
 
 
 def test_after_its_shutdown_nothing_can_be_submitted() -> None:
-    executor = Executor("threads")
+    executor = Executor(backend="threads")
     executor.shutdown()
     executor.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
@@ -273,7 +273,7 @@ def test_after_its_shutdown_nothing_can_be_submitted() -> None:
 
 def test_shutdown_waits_for_all_calls_unless_told_otherwise() -> None:
     gate = Gate(workers=1)
-    executor = Executor(gate)
+    executor = Executor(backend=gate)
     futures = [executor.submit(abs, x) for x in range(5)]
     executor.shutdown(wait=False)
     assert not any(future.done() for future in futures)
@@ -289,7 +289,7 @@ def test_shutdown_waits_for_all_calls_unless_told_otherwise() -> None:
 
 def test_shutdown_can_cancel_what_has_not_begun() -> None:
     gate = Gate(workers=1)
-    executor = Executor(gate)
+    executor = Executor(backend=gate)
     futures = [executor.submit(abs, x) for x in range(5)]
     gate.expect(2)
     executor.shutdown(wait=False, cancel_futures=True)
@@ -305,7 +305,7 @@ def test_shutdown_can_cancel_what_has_not_begun() -> None:
 
 def test_one_that_is_dropped_finishes_its_calls_and_ends() -> None:
     gate = Gate(workers=1)
-    executor = Executor(gate)
+    executor = Executor(backend=gate)
     futures = [executor.submit(abs, x) for x in range(3)]
     gate.expect()
     ended, gone = end_of("anymap-executor"), weakref.ref(executor)
@@ -323,7 +323,7 @@ def test_it_keeps_nothing_of_a_call_that_is_over() -> None:
     class Large:
         pass
 
-    with Executor("threads", workers=1) as executor:
+    with Executor(1, backend="threads") as executor:
         argument = Large()
         seen, made = weakref.ref(argument), threading.Event()
         future = executor.submit(lambda _: Large(), argument)
@@ -338,7 +338,7 @@ def test_it_keeps_nothing_of_a_call_that_is_over() -> None:
 
 def test_an_engine_that_breaks_costs_the_calls_under_way_and_is_opened_anew() -> None:
     gate = Gate(workers=1)
-    with Executor(gate) as executor:
+    with Executor(backend=gate) as executor:
         futures = [executor.submit(abs, x) for x in range(4)]
         gate.expect(2)
         ended = end_of("anymap-executor")
@@ -363,14 +363,14 @@ def test_a_backend_that_cannot_be_opened_says_so_where_the_call_is_submitted() -
         def close(self, *, abandon: bool) -> None:
             pass
 
-    with Executor(Broken()) as executor:
+    with Executor(backend=Broken()) as executor:
         for _ in range(2):
             with pytest.raises(anymap.BackendConnectionError, match="nobody there"):
                 executor.submit(abs, 1)
 
 
 def test_a_fork_cannot_use_it_and_ends_all_the_same() -> None:
-    with Executor("threads", workers=1) as executor:
+    with Executor(1, backend="threads") as executor:
         executor.submit(abs, 1).result(LONG)
         if not (pid := os.fork()):
             try:
@@ -394,7 +394,7 @@ def work(x):
 def say(future):
     print(future.result(), flush=True)
 
-executor = anymap.Executor(sys.argv[1], workers=2)
+executor = anymap.Executor(2, backend=sys.argv[1])
 for x in range(6):
     executor.submit(work, x).add_done_callback(say)
 {then}
@@ -432,7 +432,7 @@ def test_while_nothing_is_under_way_nobody_looks_after_it() -> None:
         def poll(self) -> None:
             self.looked.release()
 
-    with Executor(Watched(), workers=1) as executor:
+    with Executor(1, backend=Watched()) as executor:
         executor.submit(abs, 1).result(LONG)
         supervisor = executor._service._run._supervisor  # type: ignore[union-attr]
         for _ in range(2):
@@ -452,7 +452,7 @@ def test_while_nothing_is_under_way_nobody_looks_after_it() -> None:
 @pytest.mark.parametrize("of", [Traits(shares_memory=True), Traits()])
 def test_a_lone_call_is_sent_at_once(of: Traits) -> None:
     gate = Gate(workers=4, traits=of)
-    with Executor(gate) as executor:
+    with Executor(backend=gate) as executor:
         future = executor.submit(partial(pow, 2), 3)
         gate.expect(1)
         gate.release()
@@ -461,10 +461,10 @@ def test_a_lone_call_is_sent_at_once(of: Traits) -> None:
 
 def test_one_that_is_ended_gives_nobody_to_wait_for() -> None:
     gate = Gate(workers=1)
-    executor = Executor(gate)
+    executor = Executor(backend=gate)
     futures = [executor.submit(abs, x) for x in range(4)]
     gate.expect(2)
-    executor._terminate()
+    executor.terminate()
     for future in futures:
         with pytest.raises(CancelledError):
             future.result(LONG)

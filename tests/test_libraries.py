@@ -6,6 +6,7 @@ from concurrent.futures import as_completed
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import dask
 import emcee
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def integral(workers: Any) -> Any:
 def test_scipy_takes_pmap_and_the_map_of_a_pool(use: Callable[[Any], Any], backend: Backend) -> None:
     expected = use(1)
     assert_same(use(partial(pmap, backend=backend, workers=2)), expected)
-    with Pool(2, backend) as pool:
+    with Pool(2, backend=backend) as pool:
         assert_same(use(pool.map), expected)
 
 
@@ -84,7 +85,7 @@ def sample(pool: Any) -> Any:
 
 
 def test_emcee_takes_a_pool(backend: Backend) -> None:
-    with Pool(2, backend) as pool:
+    with Pool(2, backend=backend) as pool:
         np.testing.assert_array_equal(sample(pool), sample(None))
 
 
@@ -97,8 +98,14 @@ def test_code_for_a_pool_chosen_by_its_caller_takes_ours(backend: Backend) -> No
         tasks = list(zip(np.linspace(-1, 1, 9), range(9), strict=True))
         return float(sum(pool.map(lambda task: task[0] ** 2 * task[1], tasks)))
 
-    with Pool(2, backend) as pool:
+    with Pool(2, backend=backend) as pool:
         assert main(pool) == pytest.approx(15.0)
+
+
+def test_dask_takes_an_executor_for_a_scheduler(backend: Backend) -> None:
+    total = sum(dask.delayed(abs)(-x) for x in range(10))
+    with Executor(2, backend=backend) as executor:
+        assert dask.compute(total, scheduler=executor) == (45,)
 
 
 def test_code_for_an_executor_takes_ours(backend: Backend) -> None:
@@ -107,5 +114,5 @@ def test_code_for_an_executor_takes_ours(backend: Backend) -> None:
         futures = {executor.submit(optimize.minimize, valley, start, options={"maxiter": 2}): start for start in starts}
         return sorted(future.result().fun for future in as_completed(futures))
 
-    with Executor(backend, workers=2) as executor, Executor("serial") as serial:
+    with Executor(2, backend=backend) as executor, Executor(backend="serial") as serial:
         assert minima(executor) == minima(serial)

@@ -39,7 +39,7 @@ def double(x: int) -> int:
 @pytest.mark.full
 def test_each_method_returns_what_that_of_multiprocessing_does(backend: Backend) -> None:
     offset = 10
-    with Pool(2, backend) as pool:
+    with Pool(2, backend=backend) as pool:
         assert pool.map(lambda x: x + offset, range(5)) == [10, 11, 12, 13, 14]
         assert pool.starmap(pow, zip([2, 3], [4, 5], strict=True)) == [16, 243]
         assert pool.starmap(pow, []) == []
@@ -54,7 +54,7 @@ def test_each_method_returns_what_that_of_multiprocessing_does(backend: Backend)
 
 @pytest.mark.full
 def test_errors_rise_where_multiprocessing_raises_them(backend: Backend) -> None:
-    with Pool(2, backend) as pool:
+    with Pool(2, backend=backend) as pool:
         with pytest.raises(ZeroDivisionError, match="zero") as caught:
             pool.map(invert, [1, 0, 2])
         assert "item 1 (0)" in "".join(caught.value.__notes__)
@@ -69,7 +69,7 @@ def test_errors_rise_where_multiprocessing_raises_them(backend: Backend) -> None
 
 
 def test_an_item_that_failed_raises_in_its_turn_and_the_others_go_on() -> None:
-    with Pool(2, "threads") as pool:
+    with Pool(2, backend="threads") as pool:
         results = pool.imap(invert, [1, 0, 2])
         assert next(results) == 1
         with pytest.raises(ZeroDivisionError):
@@ -82,7 +82,7 @@ def test_an_input_that_fails_raises_after_what_it_gave() -> None:
         yield from (1, 2)
         raise OSError("no more")
 
-    with Pool(2, "threads") as pool:
+    with Pool(2, backend="threads") as pool:
         results = pool.imap(double, two())
         assert [next(results), next(results)] == [2, 4]
         with pytest.raises(OSError, match="no more"):
@@ -100,7 +100,7 @@ def test_no_more_of_an_endless_input_is_read_than_there_is_room_for() -> None:
             read.append(number)
             yield number
 
-    with Pool(2, "threads") as pool:
+    with Pool(2, backend="threads") as pool:
         assert list(itertools.islice(pool.imap(double, numbers(), chunksize=1), 3)) == [0, 2, 4]
         assert len(read) <= 3 + 4
 
@@ -113,7 +113,7 @@ def test_a_worker_that_dies_costs_its_item() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return x
 
-    with Pool(2, "processes") as pool:
+    with Pool(2, backend="processes") as pool:
         with pytest.raises(WorkerLost, match="SIGKILL"):
             pool.map(kill, range(4))
         with pytest.raises(WorkerLost, match="SIGKILL"):
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_costs_its_item() -> None:
 
 def test_a_result_tells_whether_it_is_there() -> None:
     go_on = threading.Event()
-    with Pool(1, "threads") as pool:
+    with Pool(1, backend="threads") as pool:
         result = pool.apply_async(go_on.wait)
         assert not result.ready()
         with pytest.raises(ValueError, match="not ended"):
@@ -142,7 +142,7 @@ def test_a_result_tells_whether_it_is_there() -> None:
 
 def test_one_callback_is_called_with_the_result_or_the_error() -> None:
     told: list[Any] = []
-    with Pool(2, "threads") as pool:
+    with Pool(2, backend="threads") as pool:
         pool.apply_async(double, [1], {}, told.append, told.append)
         pool.apply_async(double, ["a", "b"], error_callback=lambda exc: told.append(type(exc)), callback=told.append)
         pool.map_async(double, [1, 2], callback=told.append)
@@ -156,10 +156,10 @@ def test_one_callback_is_called_with_the_result_or_the_error() -> None:
 def test_a_chunk_is_as_large_as_was_asked_for() -> None:
     gate = Gate(workers=2, pilot=lambda gate: gate.release())
     sizes: list[int] = []
-    pool = Pool(2, Gate(workers=2, pilot=lambda gate: (sizes.append(len(gate.held[0])), gate.release())))
+    pool = Pool(2, backend=Gate(workers=2, pilot=lambda gate: (sizes.append(len(gate.held[0])), gate.release())))
     assert pool.map(double, range(10), 4) == [2 * x for x in range(10)]
     assert sorted(sizes) == [2, 4, 4]
-    assert Pool(2, gate).map_async(double, range(10), chunksize=3).get(LONG) == [2 * x for x in range(10)]
+    assert Pool(2, backend=gate).map_async(double, range(10), chunksize=3).get(LONG) == [2 * x for x in range(10)]
     assert gate.submitted == 4
     for wrong in (0, -1):
         with pytest.raises(ValueError, match="chunksize"):
@@ -173,7 +173,7 @@ def test_a_chunk_is_as_large_as_was_asked_for() -> None:
 
 def test_close_and_join_finish_what_nobody_has_asked_for() -> None:
     done: list[int] = []
-    pool = Pool(2, "threads")
+    pool = Pool(2, backend="threads")
     pool.imap_unordered(done.append, range(100))
     results = pool.imap(double, [1, 2])
     pool.apply_async(done.append, [100])
@@ -188,7 +188,7 @@ def test_close_and_join_finish_what_nobody_has_asked_for() -> None:
 
 @pytest.mark.parametrize("end", [Pool.close, Pool.terminate])
 def test_one_that_has_ended_takes_no_more(end: Any) -> None:
-    pool = Pool(2, "threads")
+    pool = Pool(2, backend="threads")
     end(pool)
     end(pool)
     pool.join()
@@ -203,7 +203,7 @@ def test_one_that_has_ended_takes_no_more(end: Any) -> None:
 
 def test_the_end_of_the_block_ends_what_still_runs() -> None:
     gate = Gate(workers=1)
-    with Pool(1, gate) as pool:
+    with Pool(1, backend=gate) as pool:
         call = pool.apply_async(abs, [1])
         calls = pool.map_async(abs, [1, 2, 3], 1)
         begun, not_begun = pool.imap(abs, range(5), 1), pool.imap(abs, range(5), 1)
@@ -232,7 +232,7 @@ def take_and_note(results: Iterator[Any], outcome: list[type]) -> None:
 
 def test_a_map_of_another_thread_ends_with_its_pool() -> None:
     gate = Gate(workers=1)
-    pool = Pool(1, gate)
+    pool = Pool(1, backend=gate)
     outcome: list[type] = []
     mapping = threading.Thread(target=lambda: take_and_note(map(pool.map, [abs], [[1, 2]]), outcome))
     mapping.start()
@@ -260,12 +260,12 @@ class Model:
 
 @pytest.mark.full
 def test_an_object_that_has_one_can_go_to_its_workers(backend: Backend) -> None:
-    with Pool(2, backend) as pool:
+    with Pool(2, backend=backend) as pool:
         assert Model(pool).outer([1, 2]) == [4, 8]
 
 
 def test_a_copy_is_a_pool_of_its_own() -> None:
-    with Pool(2, "threads") as pool:
+    with Pool(2, backend="threads") as pool:
         copy = pickle.loads(pickle.dumps(pool))
     assert copy.map(double, [1]) == [2]
 
@@ -289,5 +289,5 @@ def test_a_wrong_backend_is_refused_at_once() -> None:
 
 
 def test_its_results_in_a_bar_are_what_pmap_gives() -> None:
-    with Pool(2, "threads") as pool:
+    with Pool(2, backend="threads") as pool:
         assert pool.map(double, range(1000)) == pmap(double, range(1000), backend="threads")

@@ -7,7 +7,7 @@ from contextlib import closing
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from anymap import _failures
+from anymap import _exceptions, _failures
 from anymap._engine.landing import AsFinished, InOrder
 from anymap._engine.loop import TooManyFailures
 from anymap._errors import MapError
@@ -112,6 +112,10 @@ class MapIterator(Generic[R_co]):
     def window(self) -> int:
         """How many items may be in flight or waiting to be taken just now."""
         return self._run.window
+
+    def __repr__(self) -> str:
+        func, state = _exceptions.safe_repr(self._plan.func), ", closed" if self._closed else ""
+        return f"<MapIterator of {func} on {self._plan.backend!r}{state}>"
 
     def __iter__(self) -> Self:
         return self

@@ -125,6 +125,38 @@ class Rows:
         )
 
 
+class Listed:
+    """Rows that are all there, of a map on a thread of its own that other threads may cancel."""
+
+    dry = False
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.ended = False
+        self.slow = False
+        self.launched = threading.Event()
+        """The first rows have been launched, or never will be."""
+        self._rows = rows
+        self._next = 0
+        self._cancelled = False
+
+    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
+        if self._next:
+            self.launched.set()
+        rows = [] if self._cancelled else self._rows[self._next : self._next + most]
+        self._next += len(rows)
+        ledger.stage(rows)
+        self.slow = self._next == len(self._rows)
+        self.ended = not rows
+        return True
+
+    def speak_if_stuck(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        """Give no more rows."""
+        self._cancelled = True
+
+
 class Feed:
     """What other threads put in, row by row, each with the future that gets its outcome. Whoever does wakes the map."""
 

@@ -181,6 +181,16 @@ class Backend(abc.ABC):
         """Enclose each blocking wait of the map's caller."""
         return contextlib.nullcontext()
 
+    def __repr__(self) -> str:
+        import inspect  # noqa: PLC0415 - takes longer to import than a small map to run
+
+        shown = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, getattr(self, f"_{name}", parameter.default))
+            if repr(value) != repr(parameter.default):
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def fresh(self) -> Self:
         """Return an unopened copy with the same options."""
         return copy.copy(self)

@@ -187,17 +187,27 @@ assert_type(anymap.per_worker(dict[str, int]).get(), dict[str, int])
 assert_type(anymap.worker_index(), int)
 
 # The shapes that other libraries take.
-with anymap.Executor("threads", workers=2) as executor:
+with anymap.Executor(2, backend="threads") as executor:
     assert_type(executor, anymap.Executor)
     assert_type(executor.submit(two, 1, b="a"), concurrent.futures.Future[bytes])
     assert_type(list(executor.map(two, ints, strings)), list[bytes])
-standard: concurrent.futures.Executor = anymap.Executor(Processes(start_method="fork"), "50%")
-anymap.Executor(concurrent.futures.ThreadPoolExecutor())
+    assert_type(list(executor.map(one, ints, timeout=1.5, chunksize=10)), list[str])
+    assert_type(executor.workers, int)
+    executor.terminate()
+standard: concurrent.futures.Executor = anymap.Executor("50%", backend=Processes(start_method="fork"))
+anymap.Executor(backend=concurrent.futures.ThreadPoolExecutor())
+anymap.Executor(4, print, ("ready",), retries=Retry(2), timeout=1.5, progress="log", desc="calls")
+anymap.Executor(max_workers=4, max_tasks_per_child=10, initializer=print, initargs=["ready"])
+anymap.Pool(4, print, ("ready",), 10)
+anymap.Pool(processes=4, initializer=print, initargs=["ready"], maxtasksperchild=10, backend="processes")
 anymap.Pool(backend=concurrent.futures.ThreadPoolExecutor())
 
 with anymap.Pool(2, backend="threads") as pool:
     assert_type(pool, anymap.Pool)
     assert_type(pool.map(one, ints), list[str])
+    assert_type(pool.map(one, ints, callback=print), list[str])
+    assert_type((pool.workers, pool.size, pool.is_master()), tuple[int, int, bool])
+    pool.wait()
     assert_type(pool.starmap(two, zip(ints, strings, strict=True), 10), list[bytes])
     assert_type(pool.imap(one, numbers()), Iterator[str])
     assert_type(pool.imap_unordered(one, ints, chunksize=1), Iterator[str])

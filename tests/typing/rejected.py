@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from anymap import MapIterator, Retry, available_backends, failure, pmap, register
+from anymap import Executor, MapIterator, Pool, Retry, available_backends, failure, pmap, register
 
 
 def one(a: int) -> str: ...
@@ -98,3 +98,6 @@ available_backends("serial")  # error
 register("mine")  # error
 register("mine", NoBackend)  # error
 register("mine", "package:Mine", requires="package")  # error
+Pool(2, "threads")  # error
+Pool(2, chunksize=1)  # error
+Executor(2, "threads")  # error
