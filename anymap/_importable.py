@@ -8,6 +8,8 @@ from operator import attrgetter
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloudpickle.cloudpickle import _is_registered_pickle_by_value
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.machinery import ModuleSpec
@@ -187,3 +189,25 @@ def class_at_place(module: str, path: str, described: tuple[str, str]) -> type:
 def is_global(func: FunctionType) -> bool:
     """Tell whether the globals of a function have it under its name."""
     return func.__globals__.get(func.__name__) is func
+
+
+def is_registered(module: Any) -> bool:
+    """Tell whether the user has asked cloudpickle for a module by value."""
+    found = sys.modules.get(module) if isinstance(module, str) else None
+    return isinstance(found, ModuleType) and _is_registered_pickle_by_value(found)
+
+
+def is_of_importable_module(variables: dict[str, Any], name: Any) -> bool:
+    return is_importable(name) and vars(sys.modules[name or "builtins"]) is variables
+
+
+def is_module_by_value(value: object) -> bool:
+    if not issubclass(type(value), ModuleType):
+        return False
+    variables = ModuleType.__getattribute__(value, "__dict__")
+    name = variables.get("__name__")
+    if not isinstance(name, str) or sys.modules.get(name) is not value:
+        return True
+    if name != "__main__" and "." in name and variables.get("__spec__") is not None:
+        return False  # a package may make modules as it is imported
+    return not is_importable(name) or is_registered(name)

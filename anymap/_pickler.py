@@ -16,24 +16,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudpickle.cloudpickle import (
     _BUILTIN_TYPE_NAMES,
-    _DYNAMIC_CLASS_TRACKER_BY_ID,
     _builtin_type,
     _get_or_create_tracker_id,
-    _is_registered_pickle_by_value,
-    _lookup_class_or_track,
     _make_empty_cell,
     _should_pickle_by_reference,
     subimport,
 )
 
-from anymap import _by_value, _classes, _importable, _object_table, _rebuilt
+from anymap import _by_value, _classes, _importable, _object_table, _rebuilt, _stand_ins
 from anymap._calls import Call
 from anymap._object_table import Blob, Entry, Reduced
 
 if TYPE_CHECKING:
     import pickle
     from collections import ChainMap
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Protocol
 
     from anymap._importable import Place
@@ -205,7 +202,7 @@ class Pickler(_by_value.Pickler):
             return NotImplemented
         number = self._blob.enter(obj, self.table.numbers)
         if _object_table.is_sentinel(obj):
-            return make_sentinel, (self.table.map_id, number, type(obj))
+            return _stand_ins.make_sentinel, (self.table.map_id, number, type(obj))
         return NotImplemented
 
     def _reduce_bare(self, obj: object) -> Any:
@@ -251,7 +248,7 @@ class Pickler(_by_value.Pickler):
         entry = self.table.entry(cls)
         if entry is not None:
             return self._refer(entry)
-        place = None if _is_registered(cls.__module__) else self.table.place_of_class(cls)
+        place = None if _importable.is_registered(cls.__module__) else self.table.place_of_class(cls)
         if place is not None:
             return _importable.class_at_place, (*place, (cls.__module__, cls.__qualname__))
         return self._reduce_class_by_value(cls)
@@ -262,7 +259,14 @@ class Pickler(_by_value.Pickler):
             number = self._blob.enter(cls, self.table.numbers)
             made, attributes = _classes.parts(cls)
             attributes = {name: self._stand_in(value) for name, value in attributes.items()}
-            return make_class, (self.table.map_id, number, *made), attributes, None, None, fill_class
+            return (
+                _stand_ins.make_class,
+                (self.table.map_id, number, *made),
+                attributes,
+                None,
+                None,
+                _stand_ins.fill_class,
+            )
         if self.table.is_senders:
             self._write(lambda _: cls)
             return self._refer(self.table.entry(cls))  # type: ignore[arg-type]
@@ -279,7 +283,14 @@ class Pickler(_by_value.Pickler):
             return _object_table.inherited, place
         self._enums.add(id(cls))
         made, attributes = _classes.parts(cls)
-        return make_class_once, (_get_or_create_tracker_id(cls), *made), attributes, None, None, fill_class
+        return (
+            _stand_ins.make_class_once,
+            (_get_or_create_tracker_id(cls), *made),
+            attributes,
+            None,
+            None,
+            _stand_ins.fill_class,
+        )
 
     # --- functions and modules ------------------------------------------------------------------------------------------
 
@@ -289,7 +300,7 @@ class Pickler(_by_value.Pickler):
         entry = self.table.entry(func)
         if entry is not None and not self._is_call:
             return self._refer(entry) if self._blob is not None else self._refer_to_function(entry)
-        place = None if _is_registered(func.__module__) else _importable.place_of_function(func)
+        place = None if _importable.is_registered(func.__module__) else _importable.place_of_function(func)
         if place is not None:
             return _importable.at_place, place
         if not self._is_call and self.table.is_senders and _importable.is_global(func):
@@ -302,9 +313,11 @@ class Pickler(_by_value.Pickler):
 
     def _refer_to_function(self, entry: Entry) -> _Reduction:
         """Refer to a function in an item, with what variables that it uses have been bound to since it was sent."""
-        newer = [self._set(each.__globals__, _rebuilt.used_globals(each)) for each in _functions_used(entry.obj)]
+        newer = [
+            self._set(each.__globals__, _rebuilt.used_globals(each)) for each in _rebuilt.functions_used(entry.obj)
+        ]
         newer = [update for update in newer if update is not None] if self.table.is_senders else []
-        return (first, (Reduced(self._refer(entry)), *newer)) if newer else self._refer(entry)
+        return (_stand_ins.first, (Reduced(self._refer(entry)), *newer)) if newer else self._refer(entry)
 
     def _reduce_function_by_value(self, func: FunctionType) -> _Reduction:
         if _rebuilt.is_dispatcher(func):
@@ -313,21 +326,21 @@ class Pickler(_by_value.Pickler):
         attributes, names, closure, submodules = _rebuilt.function_state(func)
         names["__defaults__"] = func.__defaults__ and tuple(map(self._stand_in, func.__defaults__))
         used = _rebuilt.used_globals(func)
-        modules = list(_modules_used(func, [*used.values(), *closure]))
+        modules = list(_rebuilt.modules_used(func, [*used.values(), *closure]))
         state = (
             attributes,
             names,
             list(map(self._stand_in, closure)),
             self._set(func.__globals__, used),
             [self._set(vars(module), variables) for module, variables in modules],
-            [submodule for submodule in submodules if not _is_module_by_value(submodule)],
+            [submodule for submodule in submodules if not _importable.is_module_by_value(submodule)],
         )
         made = func.__code__, self._space(func.__globals__).variables, func.__closure__
-        return _rebuilt.make_function, made, state, None, None, set_function
+        return _rebuilt.make_function, made, state, None, None, _stand_ins.set_function
 
     def _reduce_module(self, module: ModuleType) -> Any:
         """Reduce a module: with all that it has, where it cannot be imported and no function says what of it is used."""
-        if not _is_module_by_value(module):
+        if not _importable.is_module_by_value(module):
             return NotImplemented
         entry = self.table.entry(module)
         if entry is not None:
@@ -339,7 +352,7 @@ class Pickler(_by_value.Pickler):
             self._blob.enter(module, self.table.numbers)
         variables = {name: value for name, value in vars(module).items() if name not in _OF_IMPORT}
         made, arguments = self._space(vars(module)).module.reduced
-        return made, arguments, [self._set(vars(module), variables)], None, None, set_nothing
+        return made, arguments, [self._set(vars(module), variables)], None, None, _stand_ins.set_nothing
 
     def _space(self, variables: dict[str, Any]) -> _Space:
         """Return what stands for globals in this pickle."""
@@ -358,7 +371,7 @@ class Pickler(_by_value.Pickler):
                 namespace,
             )
         name = variables.get("__name__")
-        if not self.table.is_senders and _is_of_importable_module(variables, name):
+        if not self.table.is_senders and _importable.is_of_importable_module(variables, name):
             module = Reduced((importlib.import_module, (name,)))
             return _Space(Reduced((vars, (module,))), module, None)
         header = _object_table.header_of(variables)
@@ -367,7 +380,7 @@ class Pickler(_by_value.Pickler):
 
     def _stand_in(self, value: object) -> object:
         """Return what is to be pickled for a variable, or a default."""
-        if _is_module_by_value(value):
+        if _importable.is_module_by_value(value):
             return self._space(vars(value)).module
         if self._blob is not None and type(value) in _object_table.CONTAINERS:
             entry = self.table.entry(value)
@@ -390,7 +403,7 @@ class Pickler(_by_value.Pickler):
         blobs = {space.namespace.sent[name][0] for name in values if name not in missing} - {None}
         if blobs:
             load = Reduced((_object_table.load_blobs, (self.table.map_id, sorted(blobs))))  # type: ignore[type-var]
-            return Reduced((first, (self._set_here(space, missing), load)))
+            return Reduced((_stand_ins.first, (self._set_here(space, missing), load)))
         return self._set_here(space, missing)
 
     def _set_here(self, space: _Space, values: dict[str, Any]) -> Reduced | None:
@@ -398,7 +411,7 @@ class Pickler(_by_value.Pickler):
             return None
         values = {name: self._stand_in(value) for name, value in values.items()}
         if space.namespace is None:
-            return Reduced((set_variables, (space.variables, values)))
+            return Reduced((_stand_ins.set_variables, (space.variables, values)))
         assert self._blob is not None  # noqa: S101 - without one there is nothing left to be set
         blob = -1 if self._blob.number is None else self._blob.number
         return Reduced((_object_table.set_variables, (self.table.map_id, space.variables, blob, values)))
@@ -422,55 +435,6 @@ def _flat(table: ChainMap[Any, Any]) -> dict[Any, Any]:
     return flat
 
 
-def _is_registered(module: Any) -> bool:
-    """Tell whether the user has asked cloudpickle for a module by value."""
-    found = sys.modules.get(module) if isinstance(module, str) else None
-    return isinstance(found, ModuleType) and _is_registered_pickle_by_value(found)
-
-
-def _is_of_importable_module(variables: dict[str, Any], name: Any) -> bool:
-    return _importable.is_importable(name) and vars(sys.modules[name or "builtins"]) is variables
-
-
-def _is_module_by_value(value: object) -> bool:
-    if not issubclass(type(value), ModuleType):
-        return False
-    variables = ModuleType.__getattribute__(value, "__dict__")
-    name = variables.get("__name__")
-    if not isinstance(name, str) or sys.modules.get(name) is not value:
-        return True
-    if name != "__main__" and "." in name and variables.get("__spec__") is not None:
-        return False  # a package may make modules as it is imported
-    return not _importable.is_importable(name) or _is_registered(name)
-
-
-def _functions_used(func: FunctionType) -> list[FunctionType]:
-    """Return a function and all those that it finds among its globals, and they among theirs, as long as they go by value."""
-    found, seen = [func], {id(func)}
-    for each in found:
-        for value in _rebuilt.used_globals(each).values():
-            if (
-                type(value) is FunctionType
-                and id(value) not in seen
-                and not _importable.is_importable(value.__module__)
-            ):
-                seen.add(id(value))
-                found.append(value)
-    return found
-
-
-def _modules_used(func: FunctionType, values: list[Any]) -> Iterator[tuple[ModuleType, dict[str, Any]]]:
-    """Yield each module among the values of a function's variables that cannot be imported, and what it may look up there."""
-    modules, seen = [value for value in values if _is_module_by_value(value)], set()
-    looked_up = _rebuilt.names_in(func.__code__) if modules else set()
-    for module in modules:
-        if id(module) not in seen:
-            seen.add(id(module))
-            variables = {name: value for name, value in vars(module).items() if name in looked_up}
-            modules += [value for value in variables.values() if _is_module_by_value(value)]
-            yield module, variables
-
-
 def _goes_by_name(obj: object) -> bool:
     """Tell whether an object is one that ``pickle`` would look for by its name, and never copy."""
     kind = type(obj)
@@ -481,63 +445,17 @@ def _goes_by_name(obj: object) -> bool:
     return isinstance(obj.__reduce_ex__(5), str)
 
 
-# --- what stands in pickles -----------------------------------------------------------------------------------------------
-
-_unfilled: set[int] = set()
-"""The ids of classes that have been made, and are to get their attributes."""
-
-
-def make_class(map_id: str, number: int, *parts: Any) -> type:
-    """Make a class of a map; where there is another one to take its place, that."""
-    table = _object_table.table_of(map_id)
-    found: type | None = table.find_known(number)
-    return _make_unfilled(parts) if found is None else found
-
-
-def make_class_once(tracker: str, *parts: Any) -> type:
-    """Make a class that has come to be in a worker."""
-    found: type | None = _DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
-    return _lookup_class_or_track(tracker, _make_unfilled(parts)) if found is None else found
-
-
-def _make_unfilled(parts: tuple[Any, ...]) -> type:
-    cls = _classes.make(*parts)
-    _unfilled.add(id(cls))
-    return cls
-
-
-def fill_class(cls: type, attributes: dict[str, Any]) -> None:
-    if id(cls) in _unfilled:
-        _unfilled.discard(id(cls))
-        _classes.fill(cls, attributes)
-
-
-def make_sentinel(map_id: str, number: int, cls: type) -> Any:
-    """Make an object that is only ever compared; where there is another one to take its place, that."""
-    found = _object_table.table_of(map_id).find_known(number)
-    return copyreg.__newobj__(cls) if found is None else found  # type: ignore[attr-defined]
-
-
-def set_function(func: FunctionType, state: tuple[Any, ...]) -> None:
-    attributes, names, closure, *_ = state
-    _rebuilt.set_function(func, attributes, names, closure)
-
-
-def set_variables(variables: dict[str, Any], values: dict[str, Any]) -> None:
-    variables.update(values)
-
-
-def first(value: Any, *_: object) -> Any:
-    """Stand in a pickle for one thing, when others have been loaded too."""
-    return value
-
-
-def set_nothing(_: object, state: object) -> None:
-    """Have the parts of an object loaded that need not be told of it."""
-
-
 _ordinary: dict[int, type] = {id(kind): kind for kind in (CodeType, MethodType, property, classmethod, staticmethod)}
-_here = (make_class, make_class_once, make_sentinel, fill_class, set_function, set_variables, first, set_nothing)
+_here = (
+    _stand_ins.make_class,
+    _stand_ins.make_class_once,
+    _stand_ins.make_sentinel,
+    _stand_ins.fill_class,
+    _stand_ins.set_function,
+    _stand_ins.set_variables,
+    _stand_ins.first,
+    _stand_ins.set_nothing,
+)
 _of_table = ("known", "variables_of", "module_of", "make_module", "set_variables", "load_blobs")
 _of_others = (_builtin_type, subimport, _make_empty_cell, _rebuilt.make_function, _by_value._from_file)
 _ours = {id(each): each for each in (*_here, *(getattr(_object_table, name) for name in _of_table), *_of_others)}

@@ -12,7 +12,7 @@ from cloudpickle.cloudpickle import _extract_code_globals, _find_imported_submod
 from anymap import _importable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _Reduced = tuple[Any, ...]
 
@@ -186,3 +186,30 @@ def names_in(code: Any) -> set[str]:
     """Return the names that a code object and those nested in it look up."""
     nested = (const for const in code.co_consts if hasattr(const, "co_names"))
     return set(code.co_names).union(*map(names_in, nested))
+
+
+def functions_used(func: FunctionType) -> list[FunctionType]:
+    """Return a function and all those that it finds among its globals, and they among theirs, as long as they go by value."""
+    found, seen = [func], {id(func)}
+    for each in found:
+        for value in used_globals(each).values():
+            if (
+                type(value) is FunctionType
+                and id(value) not in seen
+                and not _importable.is_importable(value.__module__)
+            ):
+                seen.add(id(value))
+                found.append(value)
+    return found
+
+
+def modules_used(func: FunctionType, values: list[Any]) -> Iterator[tuple[ModuleType, dict[str, Any]]]:
+    """Yield each module among the values of a function's variables that cannot be imported, and what it may look up there."""
+    modules, seen = [value for value in values if _importable.is_module_by_value(value)], set()
+    looked_up = names_in(func.__code__) if modules else set()
+    for module in modules:
+        if id(module) not in seen:
+            seen.add(id(module))
+            variables = {name: value for name, value in vars(module).items() if name in looked_up}
+            modules += [value for value in variables.values() if _importable.is_module_by_value(value)]
+            yield module, variables
