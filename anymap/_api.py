@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, 
 from anymap._engine.loop import Run
 from anymap._engine.results import MapIterator, collect
 from anymap._engine.sources import source_of
+from anymap._hints import unexpected
 from anymap._plan import make_plan
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def pmap(func: Callable[..., R], a: Items, b: Items, c: Items, d: Items, /, *mor
 # fmt: on
 
 
-def pmap(
+def pmap(  # noqa: D417 - unknown keywords are refused
     func: Callable[..., R],
     /,
     *iterables: Iterable[Any],
@@ -176,6 +177,7 @@ def pmap(
     chunksize: int | None = None,
     window: int | None = None,
     seed: int | None = None,
+    **unknown: Any,
 ) -> Any:
     """Apply ``func`` to every item, on whatever backend the caller or the user has chosen.
 
@@ -266,7 +268,9 @@ def pmap(
     >>> pmap(int, ["1", "x"], backend="serial", on_error="return")
     [1, ValueError("invalid literal for int() with base 10: 'x'")]
     """
-    options = {name: value for name, value in locals().items() if name not in ("func", "iterables")}
+    options = {name: value for name, value in locals().items() if name not in ("func", "iterables", "unknown")}
+    for name in unknown:
+        raise unexpected("pmap()", name, options)
     plan = make_plan(func, iterables, **options)
     run = Run(plan, source_of(iterables, plan))
     return MapIterator(run, plan) if plan.lazy else collect(run, plan)

@@ -92,7 +92,10 @@ def made(config: Config, backend: Any) -> Backend:
         return adopted
     if isinstance(backend, NotPassedOn):
         raise ConfigError(f"{backend.what} exists in its own process alone: name a backend for maps inside of maps")
-    raise ConfigError(f"backend must be a backend's name or an instance of one, not {_exceptions.safe_repr(backend)}")
+    raise ConfigError(
+        f"backend must be a backend's name or an instance of one, not {_exceptions.safe_repr(backend)}."
+        f"{_live.what_to_give_instead(backend)}"
+    )
 
 
 def _with_options(kind: type[Backend], options: Layer) -> Backend:

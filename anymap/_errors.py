@@ -55,9 +55,9 @@ class UnknownBackend(AnymapError, LookupError):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
-        from anymap._hints import did_you_mean  # noqa: PLC0415 - each worker imports this module, and seldom needs that
+        from anymap._hints import did_you_mean_backend  # noqa: PLC0415 - each worker imports this module, and seldom needs that
 
-        return f"no backend is called {self.name!r}.{did_you_mean(self.name, self.known)} There are: {', '.join(self.known)}."
+        return f"no backend is called {self.name!r}.{did_you_mean_backend(self.name, self.known)} There are: {', '.join(self.known)}."
 
 
 class BackendUnavailable(AnymapError, ImportError):

@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from anymap._api import pmap
+from anymap._call_checks import check_call
 from anymap._calls import Call
 from anymap._config import layers, settings
 from anymap._config.values import block_progress
 from anymap._engine.plan import Plan, Retry
-from anymap._plan import check_call, make_plan, sinks_for
+from anymap._hints import keywords_checked
+from anymap._plan import make_plan, sinks_for
 from anymap._services import CallService, MapService, Services
 from anymap._worker_options import WorkerOptions, worker_options
 
@@ -76,6 +78,7 @@ class Executor(concurrent.futures.Executor):
         TypeError: ``initializer`` cannot be called.
     """
 
+    @keywords_checked("Executor()")
     def __init__(
         self,
         workers: int | str | None = None,

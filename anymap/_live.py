@@ -10,9 +10,11 @@ import functools
 import importlib
 import sys
 from operator import itemgetter
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from anymap._errors import ConfigError, UnsupportedOption
+from anymap._hints import did_you_mean_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -163,6 +165,34 @@ def _refuse_ppft(engine: Any) -> NoReturn:
         f"backend={type(engine).__name__}: the workers of ppft tell neither when one of them dies nor what it ran, so a map "
         "could wait for ever; use a ProcessPool of pathos', or backend='pathos'"
     )
+
+
+_INSTEAD = {
+    "dask_jobqueue": "a client of the cluster: cluster.get_client()",
+    "distributed": "a client of the cluster: cluster.get_client()",
+    "ipyparallel": "an executor: client.executor() of a Client, or the .executor of a view",
+    "joblib": "'joblib', within joblib.parallel_config(...)",
+    "mpi4py": "an executor: mpi4py.futures.MPIPoolExecutor()",
+    "parsl": "an executor: parsl.concurrent.ParslPoolExecutor(config=...)",
+    "submitit": "a client of dask_jobqueue's for the same cluster: submitit's jobs are no futures",
+}
+"""What to give in the place of an object of a package that is no engine for maps."""
+
+
+def what_to_give_instead(given: object) -> str:
+    """Return a sentence, after a blank, on what to give as ``backend=`` instead; nothing if that is not known."""
+    if isinstance(given, ModuleType):
+        return did_you_mean_backend(given.__name__, [])
+    package = (given if isinstance(given, type) else type(given)).__module__.partition(".")[0]
+    if (instead := _INSTEAD.get(package)) is not None:
+        return f" Give {instead}"
+    if isinstance(given, type) and hasattr(given, "submit"):
+        return f" Give an instance: {given.__name__}(...)"
+    if hasattr(given, "submit"):
+        return (
+            " Its submit() would have to return a concurrent.futures.Future: derive it from concurrent.futures.Executor"
+        )
+    return ""
 
 
 _ours: dict[str, Maker | str] = {

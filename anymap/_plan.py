@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anymap import _backend_choice, _exceptions, _report
+from anymap import _backend_choice, _report
+from anymap._call_checks import check_call
 from anymap._config import checks, layers, settings
 from anymap._config.values import BlockProgress
 from anymap._engine.plan import Plan, Retry
@@ -57,17 +58,6 @@ def make_plan(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], **
     )
     _check_max_failures(plan)
     return plan
-
-
-def check_call(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], name: str) -> None:
-    """Raise a ``TypeError`` if ``name(func, *iterables)`` makes no sense."""
-    if not callable(func):
-        raise TypeError(f"{name}'s first argument must be a function to call, not {_exceptions.safe_repr(func)}")
-    if not iterables:
-        raise TypeError(f"{name} needs at least one iterable: {name}(func, items)")
-    for position, iterable in enumerate(iterables, start=1):
-        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
-            raise TypeError(f"{name}'s iterable {position} is not iterable but of type {type(iterable).__name__!r}")
 
 
 def _asked(check: Callable[[str, Any], Any], name: str, options: dict[str, Any]) -> Any:

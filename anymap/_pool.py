@@ -21,6 +21,7 @@ from anymap._engine.loop import Run
 from anymap._engine.results import MapIterator, collect
 from anymap._engine.sources import Rows
 from anymap._executor import Executor
+from anymap._hints import keywords_checked
 from anymap._plan import make_plan
 from anymap._worker_options import WorkerOptions, worker_options
 
@@ -80,6 +81,7 @@ class Pool:
         TypeError: ``initializer`` cannot be called.
     """
 
+    @keywords_checked("Pool()")
     def __init__(
         self,
         workers: int | str | None = None,

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from anymap import _exceptions, _failures, logs
+from anymap._call_checks import hint_on_failure
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
 from anymap._engine.landing import AsFinished, Batch, InOrder
@@ -186,10 +187,11 @@ class Run:
     ) -> Exception:
         index, plan = chunk.start + position, self._plan
         attempts = self._flights.forget_attempts(index)
-        return _failures.attach(
+        row = chunk.rows[position]
+        attached = _failures.attach(
             exc,
             index,
-            chunk.rows[position],
+            row,
             attempts,
             seconds,
             worker,
@@ -197,6 +199,9 @@ class Run:
             depth=plan.depth,
             show_item=plan.show_items,
         )
+        if (hint := hint_on_failure(exc, plan.func, row, star=plan.star)) is not None:
+            attached.add_note(f"anymap: {hint}")
+        return attached
 
     def _check(self, errors: dict[int, Exception]) -> None:
         """See whether these errors end the map."""
