@@ -702,3 +702,31 @@ first.end(20, 3.0)
     above, one, two = lines(shots["both"])
     assert (above, one[:5], two[:6]) == ("root: here", "first", "second")
     assert [line.split(":")[0] for line in lines(shots["end"])] == ["root", "second", "root", "first"]
+
+
+def test_a_debugger_at_its_prompt_has_the_line_for_itself() -> None:
+    program = """
+import os, pdb, sys
+from anymap import pmap
+from anymap.progress._tqdm import Bar
+
+class Typed:
+    def readline(self):
+        for bar in list(Bar._instances):
+            bar.refresh()
+        os.write(2, b"\x1b]2;prompt\x07")  # not through what keeps lines apart from the bar
+        return "c\\n"
+
+def debug(item):
+    while not Bar._instances:
+        pass
+    if item == 1:
+        pdb.Pdb(stdin=Typed(), stdout=sys.stdout).set_trace()
+    return item
+
+pmap(debug, range(3), backend="serial", progress=True)
+"""
+    shots = shown(program)
+    assert not [line for line in shots["prompt"] if "%|" in line]
+    assert lines(shots["prompt"])[-1] == "(Pdb)"
+    assert "3/3" in lines(shots["end"])[-1]

@@ -12,6 +12,7 @@ from tqdm.std import TqdmDefaultWriteLock, tqdm
 from anymap._errors import ConfigError
 from anymap._hints import did_you_mean
 from anymap.progress._above import guard_handlers, release_handlers
+from anymap.progress._debugger import is_at_its_prompt
 from anymap.progress._where import beneath, in_notebook
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Bar(tqdm):  # type: ignore[misc]
     total: int | None
 
     def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> bool | None:
+        if is_at_its_prompt():
+            return False
         # tqdm's own keeps the lock for ever when drawing raises, and whoever draws next hangs.
         if nolock:
             return super().refresh(nolock=True)  # type: ignore[no-any-return]
