@@ -65,6 +65,8 @@ def per_worker(factory: Callable[[], T]) -> PerWorker[T]:
     >>> pmap(lambda text: log.get().write(text), ["one", "three"], backend="serial")
     [3, 5]
     """
+    if not callable(factory):
+        raise TypeError(f"per_worker takes a function that makes the object in each worker, not {factory!r}")
     return PerWorker(share(factory))
 
 

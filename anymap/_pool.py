@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from anymap import _calls, _exceptions
 from anymap._api import pmap
+from anymap._call_checks import check_call
 from anymap._config import settings
 from anymap._config.values import block_progress
 from anymap._engine.loop import Run
@@ -178,6 +179,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[R]]:
         """Begin a ``map``; one of the callbacks gets the list or the first error, in another thread."""
+        check_call(func, (iterable,), "Pool.map_async")
         chunks = self._submit_chunks(partial(_calls.each, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 
@@ -190,6 +192,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[R]]:
         """Begin a ``starmap``; see :meth:`map_async`."""
+        check_call(func, (iterable,), "Pool.starmap_async")
         chunks = self._submit_chunks(partial(_calls.each_spread, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 

@@ -71,6 +71,12 @@ def register(name: str, backend: type[Backend] | str, *, requires: tuple[str, ..
     are the modules it needs, ``install`` the command that installs them. A package announces its backends by an entry
     point in the group ``anymap.backends`` instead. A name that is taken is a :class:`ConfigError`, unless by the same.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"register: name must be a string, not {name!r}")
+    if not isinstance(backend, str | type) or (isinstance(backend, str) and ":" not in backend):
+        raise ConfigError(f"register: backend must be a class or 'module:Class', not {backend!r}")
+    if isinstance(requires, str):
+        raise ConfigError(f"register: requires must be a tuple of modules' names, not the string {requires!r}")
     entry = _Entry(backend, requires, install) if isinstance(backend, str) else backend
     taken = _ours.get(name) or _registered.get(name)
     if taken is not None and taken != entry:

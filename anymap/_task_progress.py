@@ -63,6 +63,8 @@ def track(rows: Iterable[T], *, desc: str | None = None, total: int | None = Non
     >>> pmap(lambda text: [letter.upper() for letter in track(text)], ["ab", "c"])
     [['A', 'B'], ['C']]
     """
+    if not hasattr(rows, "__iter__") and not hasattr(rows, "__getitem__"):
+        raise TypeError(f"track takes what can be iterated over, not {rows!r}")
     if total is None:
         try:
             total = len(rows)  # type: ignore[arg-type]

@@ -334,3 +334,31 @@ def test_what_is_no_backend_is_not_examined(name, said):
     assert said in run.stderr
     assert "Traceback" not in run.stderr
     assert not run.stdout
+
+
+def test_alone_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: anymap" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["demo", "--limit", "0"], "argument --limit: must be a whole number, 1 or more, not '0'"),
+        (["demo", "--limit", "x"], "argument --limit: must be a whole number, 1 or more, not 'x'"),
+        (["check-backend", "threads", "--patience", "x"], "argument --patience: must be a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_words(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["BACKEND", "FORCE_BACKEND", "WORKERS", "PROGRESS", "WROKERS"])
+def test_config_ends_with_1_where_a_variable_is_wrong(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"ANYMAP_{variable}", "x")
+    assert main(["config"]) == 1
+    assert f"anymap: ANYMAP_{variable}" in capsys.readouterr().err

@@ -24,7 +24,11 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these arguments, by default those of the command line; return its exit status."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
+        return 0
     try:
         status: int = options.run(options)
         # A reader that is gone is met here, where it can be answered, and not at exit, where Python would complain.
@@ -43,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anymap", description="One map call, any engine.")
     parser.add_argument("--version", action="version", version=f"anymap {anymap.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="command")
     demo.add_to(commands)
     backends.add_to(commands)
     check_backend.add_to(commands)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -9,8 +10,6 @@ from anymap._errors import ConfigError
 from anymap.backends import Backend
 
 if TYPE_CHECKING:
-    import argparse
-
     from anymap.testing import Outcome
 
 __all__ = ["add_to"]
@@ -34,8 +33,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _seconds(text: str) -> float:
-    if not (seconds := float(text)) > 0:
-        raise ValueError(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
     return seconds
 
 

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import anymap
 from anymap import _backend_choice
 from anymap._config import layers
+from anymap._errors import AnymapError, ConfigError
 from anymap._explain import explain
+from anymap.progress._resolve import check
 
 if TYPE_CHECKING:
     import argparse
 
 __all__ = ["add_to"]
+
+WRONG = 1
+"""The exit status where a setting is wrong."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,9 +26,25 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _run(options: argparse.Namespace) -> int:  # noqa: ARG001 - every command is called with its options
-    explain()
-    _check_backends()
+    try:
+        explain()
+        anymap.selection()
+        _check_progress()
+        _check_backends()
+    except AnymapError as error:
+        print(f"anymap: {error}", file=sys.stderr)
+        return WRONG
     return 0
+
+
+def _check_progress() -> None:
+    said = layers.current().said("progress")
+    if said is None:
+        return
+    try:
+        check(said.value)
+    except ConfigError as exc:
+        raise ConfigError(f"{said.origin}: {exc}") from None
 
 
 def _check_backends() -> None:

@@ -41,8 +41,8 @@ def name(where: str, given: str, known: Iterable[str]) -> None:
 
 
 def flag(where: str, value: Any) -> bool:
-    # By value and not by type: a comparison of numpy's gives a bool of its own.
-    if value not in (True, False):
+    # A comparison of numpy's gives a bool of its own.
+    if not isinstance(value, bool) and (type(value).__module__, type(value).__name__.rstrip("_")) != ("numpy", "bool"):
         raise ConfigError(f"{where} must be True or False, not {value!r}")
     return bool(value)
 

@@ -8,10 +8,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 
+from anymap import _registry
 from anymap._config import checks, layers, settings
 from anymap._config.scope import Scope, scope
 from anymap._config.values import BlockProgress, Layer, Value, block_progress
-from anymap._errors import ConfigError
+from anymap._errors import ConfigError, UnknownBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,11 +131,35 @@ def _layer(call: str, given: Mapping[str, Any]) -> Layer:
         if name == "backends":
             said |= _options(call, value, origin)
         elif name == "profile":
+            said[name] = Value(checks.text(f"{call}: profile", value), origin)
+        elif name == "backend":
+            _check_backend(call, value)
+            said[name] = Value(value, origin)
+        elif name == "progress":
+            _check_progress(call, value)
             said[name] = Value(value, origin)
         else:
             checks.name(call, name, [*settings.SETTINGS, "backends", "profile"])
             said[name] = Value(settings.check(name, f"{call}: {name}", value), origin)
     return said
+
+
+def _check_progress(call: str, value: Any) -> None:
+    from anymap.progress._resolve import check  # noqa: PLC0415 - not where nothing is set
+
+    try:
+        check(value)
+    except ConfigError as exc:
+        raise ConfigError(f"{call}: {exc}") from None
+
+
+def _check_backend(call: str, value: Any) -> None:
+    """Raise a ``ConfigError`` for what can be no backend; whether it can be used is found out by the map."""
+    if isinstance(value, str):
+        if value not in (known := _registry.known_names()):
+            raise ConfigError(f"{call}: {UnknownBackend(value, known)}")
+    elif isinstance(value, int | float | bytes | list | tuple | set | dict):
+        raise ConfigError(f"{call}: backend must be a backend's name or an instance of one, not {value!r}")
 
 
 def _options(call: str, given: Any, origin: str) -> Layer:

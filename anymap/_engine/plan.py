@@ -40,7 +40,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not isinstance(self.times, int) or isinstance(self.times, bool) or self.times < 0:
-            raise ConfigError(f"retries must be a number of attempts, 0 or more, not {self.times!r}")
+            raise ConfigError(f"times must be a number of attempts, 0 or more, not {self.times!r}")
         for kind in self.on if isinstance(self.on, tuple) else (self.on,):
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise ConfigError(f"on must be a type of exception or a tuple of them, not {self.on!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import threading
 import uuid
 from collections.abc import Mapping
@@ -81,6 +82,11 @@ class Dask(Backend):
             raise ConfigError("Dask takes one of address, scheduler_file and client, not several")
         if security is not None and address is None and scheduler_file is None:
             raise ConfigError("Dask takes security only together with an address or a scheduler_file")
+        for option, value in (("address", address), ("scheduler_file", scheduler_file)):
+            if not isinstance(value, str | os.PathLike | None):
+                raise ConfigError(f"Dask takes the name of its {option} as a string, not {value!r}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise ConfigError(f"Dask takes its timeout as a number of seconds above 0, not {timeout!r}")
         self._address = address
         self._scheduler_file = scheduler_file
         self._given = client

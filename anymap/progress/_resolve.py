@@ -76,16 +76,39 @@ def resolve(progress: ProgressOption = None, *, outermost: bool = True) -> list[
             return [_called(progress)]
 
 
-def _named(name: str) -> list[Sink]:
-    if name in NO_SINK:
-        return []
+def check(progress: object) -> None:
+    """Raise a ``ConfigError`` if ``progress`` asks for nothing known; make no sink, and open no file."""
+    match progress:
+        case str():
+            _check_name(progress)
+        case list() | tuple():
+            for each in progress:
+                check(each)
+        case Mapping():
+            _keywords(progress)
+        case None | bool():
+            pass
+        case _ if not callable(progress):
+            raise _wrong(progress)
+
+
+def _check_name(name: str) -> None:
     kind, colon, argument = name.partition(":")
-    if kind not in SINKS and name in announced():
-        return [make(name)]
+    if name in (*NO_SINK, "auto") or (kind not in SINKS and name in announced()):
+        return
     if kind not in SINKS:
         raise _wrong(name, did_you_mean(kind, ["auto", *SINKS, *NO_SINK, *announced()]))
     if bool(argument) != (kind in TAKES_A_PATH) or bool(colon) != bool(argument):
         raise _wrong(name, " The name of a file follows 'jsonl:', and no other name.")
+
+
+def _named(name: str) -> list[Sink]:
+    if name in NO_SINK:
+        return []
+    _check_name(name)
+    kind, _, argument = name.partition(":")
+    if kind not in SINKS:
+        return [make(name)]
     return [_sink_class(kind)(*filter(None, [argument]))]
 
 
