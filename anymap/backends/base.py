@@ -64,13 +64,14 @@ class ChunkLost(Exception):  # noqa: N818 - it says what became of a task, not t
 
 
 class Line(Protocol):
-    """The worker's end of a channel. Its methods may be called from any thread."""
+    """The worker's end of a channel. Its methods may be called from any thread. A subclass needs but ``send``."""
 
     def send(self, message: bytes) -> None:
         """Send a short message. May raise anything where the worker is about to end."""
 
     def is_wanted(self) -> bool:
         """Tell whether anybody still waits for the task; if not, it stops after its item."""
+        return True
 
     def step_aside(self) -> None:
         """The thread that connected may be stuck in an item that was given up: let others have its place, if that can be.
@@ -173,7 +174,8 @@ class Backend(abc.ABC):
     def channel(self, receive: Callable[[bytes], object]) -> Channel | None:  # noqa: ARG002 - for those who can
         """Return what tasks can send messages with while they run; ``None``: there is only their answer.
 
-        Called at most once, after ``open``. ``receive`` may be called on any thread, until ``close`` returns.
+        Called at most once, after ``open``. ``receive`` may be called on any thread, until ``close`` returns. What a task has
+        sent should be received before its future ends: of what comes later, some is dropped.
         """
         return None
 

@@ -82,6 +82,13 @@ class ExecutorBackend(OnLent):
         size = getattr(executor, "_max_workers", None)
         return size if isinstance(size, int) and size > 0 else None
 
+    def is_worker_lost(self, exc: BaseException) -> bool:
+        """Tell whether ``exc``, raised by one of the executor's futures, means that a task was lost.
+
+        By default it does if it is one of ``worker_lost``. Override this where the class alone does not tell.
+        """
+        return isinstance(exc, self.worker_lost)
+
     def kill_job(self, job: Any, pid: int) -> None:  # noqa: ARG002 - for executors that end jobs
         """End the worker that runs a job: what ``submit`` of the executor returned. Only called where ``traits.kills``.
 
@@ -115,8 +122,8 @@ class ExecutorBackend(OnLent):
         executor = self._engine
         try:
             job = self._job(executor, task)
-        except self.worker_lost:
-            if self.traits.borrowed:
+        except Exception as exc:
+            if self.traits.borrowed or not self.is_worker_lost(exc):
                 raise
             job = self._job(self._replaced(executor), task)
         self._jobs[future] = job
@@ -144,10 +151,12 @@ class ExecutorBackend(OnLent):
     def _outcome(self, job: Any) -> Answer:
         try:
             result = job.result()
-        except self.worker_lost as exc:
-            raise self._loss(exc) from exc
         except CancelledError as exc:
             raise ChunkLost(f"the {type(self._engine).__name__} cancelled the task") from exc
+        except Exception as exc:
+            if self.is_worker_lost(exc):
+                raise self._loss(exc) from exc
+            raise
         return result if self.traits.shares_memory else self._codec.decode(result)
 
     def _loss(self, exc: BaseException) -> ChunkLost:
