@@ -234,6 +234,14 @@ class Pickler(_by_value.Pickler):
         if not isinstance(reduced, str):
             self._ordinary[id(kind)] = kind
             return reduced
+        # A function that Cython has made is found in its own module; its type is in none that can be imported.
+        module = getattr(obj, "__module__", None)
+        if (
+            isinstance(module, str)
+            and _importable.is_importable(module)
+            and _importable.by_name(module, reduced) is obj
+        ):
+            return reduced
         if _object_table.is_fork and not self.table.is_senders and _importable.by_name(kind.__module__, reduced) is obj:
             return _object_table.inherited, (kind.__module__, reduced)
         return copyreg.__newobj__, (kind,), obj.__getstate__()  # type: ignore[attr-defined]

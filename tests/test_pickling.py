@@ -490,3 +490,11 @@ def test_no_warning_is_given_where_there_is_nothing_to_warn_of(backend: Backend)
         if backend.traits.forks:
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         assert pmap(triple, range(5), backend=backend, workers=2) == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.full
+def test_a_generator_of_numpys_goes_along_with_the_function_that_draws_from_it(backend: Backend) -> None:
+    # It holds functions that Cython has made, whose type is in no module that can be imported.
+    generator = np.random.default_rng(1)
+    expected = np.random.default_rng(1).random()
+    assert pmap(lambda _: generator.random(), [0], backend=backend, workers=1) == [expected]
