@@ -316,6 +316,9 @@ class AsyncResult(Generic[R]):
         if callback is not None or error_callback is not None:
             future.add_done_callback(partial(_tell, callback, error_callback))
 
+    def __repr__(self) -> str:
+        return f"<AsyncResult, {'ready' if self.ready() else 'not ready'}>"
+
     def get(self, timeout: float | None = None) -> R:
         """Return the result, or raise the error; :class:`multiprocessing.TimeoutError` if there is none after so long."""
         self.wait(timeout)

@@ -104,6 +104,9 @@ class Progress:
             self._due = now + _INTERVAL
             self._tell(now)
 
+    def __repr__(self) -> str:
+        return f"<Progress desc={self.desc!r}, total={self.total}>"
+
     def __enter__(self) -> Self:
         self.open()
         return self

@@ -304,6 +304,11 @@ def test_each_says_what_it_is() -> None:
     assert repr(results) == "<MapIterator of <built-in function abs> on Serial()>"
     results.close()
     assert repr(results) == "<MapIterator of <built-in function abs> on Serial(), closed>"
+    result = Pool(1, backend="serial").apply_async(abs, [-1])
+    result.wait(LONG)
+    assert repr(result) == "<AsyncResult, ready>"
+    assert repr(anymap.using(workers=2, backend="threads")) == "using(workers=2, backend='threads')"
+    assert repr(anymap.task_progress(total=3, desc="rows")) == "<Progress desc='rows', total=3>"
     assert repr(anymap.per_worker(dict)) == "<PerWorker <Shared type>>"
 
 

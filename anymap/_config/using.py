@@ -72,6 +72,9 @@ class using:  # noqa: N801 - it is used as a function
         if shown is not None:
             shown.close()
 
+    def __repr__(self) -> str:
+        return f"using({', '.join(f'{name}={value!r}' for name, (value, _) in self._layer.items())})"
+
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """Have the settings hold for each call of ``func``, which may be a coroutine function."""
         if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["is_at_its_prompt"]
 
-_DISPATCH = frozenset(f"dispatch_{event}" for event in ("line", "call", "return", "exception"))
-"""The methods of ``bdb.Bdb`` that stop. pdb and IPython's debugger derive from it."""
+_DISPATCH = frozenset(f"dispatch_{event}" for event in ("line", "call", "return", "exception", "opcode"))
+"""The methods of ``bdb.Bdb`` that stop; the last since Python 3.13. pdb and IPython's debugger derive from it."""
 
 
 def is_at_its_prompt() -> bool:
