@@ -25,10 +25,11 @@ def address() -> Iterator[str]:
     """Start a cluster of its own processes; give its address."""
     anymap.shutdown()
     head = ["--head", "--port=26379", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
-    subprocess.run([RAY, "start", *head], check=True, capture_output=True)
-    yield "127.0.0.1:26379"
-    anymap.shutdown()
-    subprocess.run([RAY, "stop", "--force"], check=True, capture_output=True)
+    # Not by `ray stop`, which would end every Ray of this host.
+    with subprocess.Popen([RAY, "start", "--block", *head], stdout=subprocess.DEVNULL) as cluster:
+        yield "127.0.0.1:26379"
+        anymap.shutdown()
+        cluster.terminate()
 
 
 def die_at_three(item: int) -> int:
