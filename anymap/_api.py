@@ -9,6 +9,7 @@ from anymap._engine.results import MapIterator, collect
 from anymap._engine.sources import source_of
 from anymap._hints import unexpected
 from anymap._plan import make_plan
+from anymap._raising import in_one_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,6 +158,7 @@ def pmap(func: Callable[..., R], a: Items, b: Items, c: Items, d: Items, /, *mor
 # fmt: on
 
 
+@in_one_frame
 def pmap(  # noqa: D417 - unknown keywords are refused
     func: Callable[..., R],
     /,

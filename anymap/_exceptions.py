@@ -10,11 +10,14 @@ from anymap._errors import RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
+
+    from anymap._tracebacks import Entry
 
 FAILURE = "__anymap_failure__"
 """The attribute by which an exception that has been through a map knows its item."""
 _LONGEST_CHAIN = 50
-"""So many causes of an exception are rebuilt; the worker's traceback, a text, shows them all."""
+"""So many causes of an exception are rebuilt; what is beyond them is shown as text."""
 
 
 class Encoded(NamedTuple):
@@ -23,6 +26,7 @@ class Encoded(NamedTuple):
     type_name: str
     message: str
     traceback: str
+    entries: tuple[Entry, ...]
     pickled: bytes | None
     cause: Encoded | None
     context: Encoded | None
@@ -32,7 +36,7 @@ class Encoded(NamedTuple):
 
 
 class WorkerTraceback(Exception):  # noqa: N818 - never raised: it only shows text where a traceback is printed
-    """Ends the cause chain of an exception from another process and shows the traceback it had there."""
+    """Stands for the rest of a long chain of exceptions, which it shows as text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -55,11 +59,14 @@ def encode(exc: BaseException, dumps: Callable[[Any], bytes]) -> Encoded:
 
 
 def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded:
+    from anymap import _tracebacks  # noqa: PLC0415 - each worker imports this module, and few of them see an error
+
     members: tuple[BaseException, ...] = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
     return Encoded(
         type_name=type_name(exc),
         message=safe_str(exc),
         traceback=format_traceback(exc, chain=False),
+        entries=_tracebacks.take_apart(exc.__traceback__),
         pickled=_provably(exc, dumps),
         cause=_encode_linked(exc.__cause__, dumps, seen),
         context=_encode_linked(exc.__context__, dumps, seen),
@@ -70,8 +77,10 @@ def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -
 
 
 def _encode_linked(exc: BaseException | None, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded | None:
-    if exc is None or id(exc) in seen or len(seen) > _LONGEST_CHAIN:
+    if exc is None or id(exc) in seen:
         return None
+    if len(seen) > _LONGEST_CHAIN:
+        return _encode(WorkerTraceback(format_traceback(exc)), dumps, seen)
     seen.add(id(exc))
     return _encode(exc, dumps, seen)
 
@@ -110,21 +119,14 @@ def _load(pickled: bytes) -> Any:
 
 
 def decode(encoded: Encoded) -> Exception:
-    """Rebuild what :func:`encode` took apart, with the worker's traceback at the end of its chain."""
-    exc = _decode(encoded)
-    end: BaseException = exc
-    while (following := end.__cause__ or (None if end.__suppress_context__ else end.__context__)) is not None:
-        end = following
-    end.__cause__ = WorkerTraceback(encoded.traceback)
-    return exc
+    """Rebuild what :func:`encode` took apart, with the tracebacks that it had in the worker."""
+    from anymap import _tracebacks  # noqa: PLC0415 - as in _encode
 
-
-def _decode(encoded: Encoded) -> Exception:
-    exc = _rebuild(encoded)
+    exc = _rebuild(encoded).with_traceback(_tracebacks.put_together(encoded.entries))
     if encoded.cause is not None:
-        exc.__cause__ = _decode(encoded.cause)
+        exc.__cause__ = decode(encoded.cause)
     if encoded.context is not None and encoded.context != encoded.cause:
-        exc.__context__ = _decode(encoded.context)
+        exc.__context__ = decode(encoded.context)
     exc.__suppress_context__ = encoded.suppress_context
     if encoded.notes and not getattr(exc, "__notes__", None):
         for note in encoded.notes:
@@ -143,8 +145,10 @@ def _rebuild(encoded: Encoded) -> Exception:
             exc.__cause__ = exc.__context__ = None
             return exc
     if encoded.members:
-        return ExceptionGroup(encoded.message, [_decode(member) for member in encoded.members])
-    return RemoteError(encoded.type_name, encoded.message, encoded.traceback)
+        return ExceptionGroup(encoded.message, [decode(member) for member in encoded.members])
+    from anymap import _tracebacks  # noqa: PLC0415 - as in _encode
+
+    return RemoteError(encoded.type_name, encoded.message, _tracebacks.with_source(encoded.traceback))
 
 
 def as_exception(exc: BaseException) -> Exception:
@@ -154,6 +158,21 @@ def as_exception(exc: BaseException) -> Exception:
     stand_in = RemoteError(type_name(exc), safe_str(exc), format_traceback(exc))
     stand_in.__cause__ = exc
     return stand_in
+
+
+def users_part(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins with the first frame that is none of this package's."""
+    while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_ours(module: object) -> bool:
+    # What the program and the exam have items call is as good as the user's.
+    return isinstance(module, str) and module.startswith("anymap.") and not module.startswith(_USERS)
+
+
+_USERS = ("anymap._cli", "anymap.testing")
 
 
 def format_traceback(exc: BaseException, *, chain: bool = True) -> str:

@@ -24,6 +24,7 @@ from anymap._engine.sources import Rows
 from anymap._executor import Executor
 from anymap._hints import keywords_checked
 from anymap._plan import make_plan
+from anymap._raising import in_one_frame
 from anymap._worker_options import WorkerOptions, worker_options
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Pool:
         # Libraries ask a pool of multiprocessing for it by this name.
         return self.workers
 
+    @in_one_frame
     def map(
         self,
         func: Callable[[A], R],
@@ -138,6 +140,7 @@ class Pool:
                 results.append(result)
         return results
 
+    @in_one_frame
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
@@ -154,6 +157,7 @@ class Pool:
         """Iterate over the results as they are finished."""
         return self._results(func, iterable, chunksize, ordered=False)
 
+    @in_one_frame
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
         """Return ``func(*args, **kwds)``, called by a worker."""
         return self.apply_async(func, args, kwds).get()
@@ -319,11 +323,15 @@ class AsyncResult(Generic[R]):
     def __repr__(self) -> str:
         return f"<AsyncResult, {'ready' if self.ready() else 'not ready'}>"
 
+    @in_one_frame
     def get(self, timeout: float | None = None) -> R:
         """Return the result, or raise the error; :class:`multiprocessing.TimeoutError` if there is none after so long."""
         self.wait(timeout)
         if not self.ready():
             raise multiprocessing.TimeoutError
+        # Not by result(), whose own frames would be shown.
+        if (error := self._future.exception()) is not None:
+            raise error
         return self._future.result()
 
     def wait(self, timeout: float | None = None) -> None:
@@ -380,6 +388,7 @@ class _Results(Generic[R]):
                 self._take()
             value, error = self._ready.popleft()
         if error is not None:
+            __tracebackhide__ = True
             raise error
         return value  # type: ignore[no-any-return]
 

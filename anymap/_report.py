@@ -52,6 +52,10 @@ def record_of(told: Told, backend: str) -> logging.LogRecord:
     parts = told.message
     extra = parts.pop("extra")
     record = logging.makeLogRecord(parts)
+    if record.exc_text:
+        from anymap import _tracebacks  # noqa: PLC0415 - as few records have one
+
+        record.exc_text = _tracebacks.with_source(record.exc_text)
     if isinstance(record.msg, bytes):
         record.msg = pickle.loads(record.msg)
     for name, packed in extra.items():

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from anymap._share import Packed
     from anymap._shipping import Shipment
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
@@ -317,6 +317,7 @@ def _run(task: Task) -> Answer:
                 spec.ambience.settle()
             return _with_extras(_answer_or_end(task, _context(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
+        exc.__traceback__ = _exceptions.users_part(exc.__traceback__) or exc.__traceback__
         broken = _exceptions.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
 
@@ -479,6 +480,7 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
                 _let_interrupts_pass(exc, spec)
                 values.append(None)
                 until = watch.look()
+                exc.__traceback__ = _exceptions.users_part(exc.__traceback__)
                 failures.append((len(values) - 1, exc, watch.latest))
                 # What there is no memory for here may find some elsewhere.
                 if len(failures) > may_fail or isinstance(exc, MemoryError):

@@ -11,6 +11,7 @@ from anymap import _exceptions, _failures
 from anymap._engine.landing import AsFinished, InOrder
 from anymap._engine.loop import TooManyFailures
 from anymap._errors import MapError
+from anymap._raising import without_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,13 +124,26 @@ class MapIterator(Generic[R_co]):
     def __next__(self) -> R_co:
         for value in self._values:
             return value  # type: ignore[no-any-return]
-        self._turn_to_next_batch()
-        return next(self)
+        try:
+            return self._first_of_next_batch()
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised
+            __tracebackhide__ = True
+            raise without_ours(exc)  # noqa: B904 - it is the same
+
+    def _first_of_next_batch(self) -> R_co:
+        while True:
+            self._turn_to_next_batch()
+            for value in self._values:
+                return value  # type: ignore[no-any-return]
 
     def indexed(self) -> Iterator[tuple[int, R_co]]:
         """Iterate over pairs of an item's index in the input and its result; for results that come as they finish."""
-        for value in self:
-            yield self._indices[len(self._indices) - self._values.__length_hint__() - 1], value
+        try:
+            for value in self:
+                yield self._indices[len(self._indices) - self._values.__length_hint__() - 1], value
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised
+            __tracebackhide__ = True
+            raise without_ours(exc)  # noqa: B904 - it is the same
 
     def close(self) -> None:
         """End the map now. Does nothing if it is over.
