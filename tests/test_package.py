@@ -12,11 +12,13 @@ import tomllib
 import zipfile
 from configparser import ConfigParser
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import anymap
 
@@ -65,7 +67,15 @@ def test_the_sdist_holds_what_belongs_and_nothing_else(sdist: Path) -> None:
     folders = {"anymap", "docs", "examples", "tests"}
     assert {file for file in files if "/" not in file} == documents | {".gitignore", "PKG-INFO"}
     assert {file.split("/", 1)[0] for file in files if "/" in file} == folders
-    assert {Path(file).suffix for file in files if "/" in file} <= {".py", ".typed", ".md", ".svg", ".css", ".toml"}
+    assert {Path(file).suffix for file in files if "/" in file} <= {
+        ".py",
+        ".typed",
+        ".md",
+        ".svg",
+        ".css",
+        ".toml",
+        ".txt",
+    }
 
 
 def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
@@ -96,6 +106,17 @@ def test_all_takes_every_other_extra() -> None:
     (every,) = map(Requirement, extras["all"])
     assert every.name == "anypmap"
     assert every.extras == extras.keys() - {"all"}
+
+
+def test_ci_tests_with_versions_that_are_written_down() -> None:
+    project = PROJECT["project"]
+    asked = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    needed = {canonicalize_name(Requirement(line).name) for line in asked} - {canonicalize_name(project["name"])}
+    for file in ("newest.txt", "lowest.txt"):
+        lines = (ROOT / "tests/constraints" / file).read_text().splitlines()
+        pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+        assert all(str(one.specifier).startswith("==") for one in pinned)
+        assert needed <= {canonicalize_name(one.name) for one in pinned}
 
 
 def test_the_lowest_environment_pins_every_lower_bound() -> None:
