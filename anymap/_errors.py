@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+OUT_OF_MEMORY = 212
+"""The exit code of a worker that ends because it has no memory left. No program is known to use it."""
+
+
 class AnymapError(Exception):
     """The root of every exception that anymap itself raises."""
 

@@ -7,7 +7,6 @@ it, in whatever process, calling it runs the chunk and returns the answer.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import pickle
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from anymap import _board, _exceptions, _forks, _object_table, _payload, _watch
 from anymap._config.scope import Inherited, Scope, around, scope
+from anymap._errors import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -370,7 +370,7 @@ def _answer_or_end(task: Task, context: _Context) -> Answer:
 def end_for_want_of_memory() -> NoReturn:
     """End this process, in which nothing can be relied on any more, without needing memory for it."""
     os.write(2, _WANT_OF_MEMORY)
-    os._exit(errno.ENOMEM)
+    os._exit(OUT_OF_MEMORY)
 
 
 def _rows(task: Task) -> list[Any] | Unpacked | _NotLoaded:

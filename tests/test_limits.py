@@ -8,6 +8,7 @@ import itertools
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import anymap
-from anymap import ConfigError, WorkerLost, pmap
+from anymap import ConfigError, WorkerLost, _memory, pmap
 from anymap.backends import Processes
 from anymap.progress import Finished
 
@@ -152,9 +153,51 @@ def test_a_worker_without_memory_to_answer_ends_and_is_replaced(
     results = pmap(swell, range(8), backend=name, workers=2, chunksize=chunksize, on_error="return")
     assert isinstance(results[2], WorkerLost)
     assert "item 2 (2)" in str(results[2])
+    assert "it ran out of memory" in str(results[2])
     assert results[:2] + results[3:] == [0, 1, 3, 4, 5, 6, 7]
     if chunksize == 1:
         assert (tmp_path / "2").read_text() == ".", "it is to blame, so it is not tried again"
+
+
+CONTROL_GROUPS = {
+    "version 1": (
+        "4:memory:/mine",
+        "memory/mine",
+        "memory.limit_in_bytes",
+        "memory.oom_control",
+        "oom_kill_disable 0\n",
+    ),
+    "version 2": ("0::/mine", "mine", "memory.max", "memory.events", "oom 3\n"),
+    "version 2, in a container": ("0::/somewhere/else", "", "memory.max", "memory.events", "oom 3\n"),
+}
+
+
+@in_processes_or_dask
+@pytest.mark.parametrize("version", CONTROL_GROUPS)
+def test_a_worker_that_the_kernel_killed_for_want_of_memory_is_told_from_one_that_was_killed(
+    name: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership, folder, limit, events, before = CONTROL_GROUPS[version]
+    group = tmp_path / folder
+    group.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "membership").write_text(f"5:cpu:/\n{membership}\n")
+    (group / limit).write_text(f"{200 * MB}\n")
+    (group / events).write_text(f"{before}oom_kill 7\n")
+    monkeypatch.setattr(_memory, "_CGROUPS", str(tmp_path))
+    monkeypatch.setattr(_memory, "_MEMBERSHIP", str(tmp_path / "membership"))
+    monkeypatch.setattr(_memory, "_explained", None)
+
+    def be_killed(by_the_kernel: bool) -> None:
+        if by_the_kernel:
+            (group / events).write_text(f"{before}oom_kill 8\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    texts = [
+        str(pmap(be_killed, [by_the_kernel], backend=name, workers=2, on_error="return")[0])
+        for by_the_kernel in (False, True, False)
+    ]
+    assert ["the kernel killed" in text for text in texts] == [False, True, False]
+    assert f"the limit of the control group is {200 * MB / 2**20:,.0f} MB" in texts[1]
 
 
 @needs_memory_limits

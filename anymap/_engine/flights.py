@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap import _board, _exceptions, _failures
+from anymap import _board, _exceptions, _failures, _memory
 from anymap._engine import chunks, paces
 from anymap._engine.carrier import Refused
 from anymap._engine.hearing import Hearing
@@ -325,8 +325,10 @@ class Flights:
         dead = getattr(lost, "dead", None) or {}
         exitcode = dead.get(mark.pid, next(iter(dead.values()), None))
         if mark == _board.UNTOUCHED and not self._backend.traits.remote:
-            return WorkerLost(f"workers end before they begin {name}, again and again: {lost}", exitcode)
-        return WorkerLost(f"the worker that ran {name} died: {lost}", exitcode)
+            return WorkerLost(
+                f"workers end before they begin {name}, again and again: {lost}{_memory.explain(exitcode)}", exitcode
+            )
+        return WorkerLost(f"the worker that ran {name} died: {lost}{_memory.explain(exitcode)}", exitcode)
 
     def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
         row = chunk.part(position, position + 1)

@@ -15,7 +15,7 @@ import weakref
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap import _exceptions, _failures, logs
+from anymap import _exceptions, _failures, _memory, logs
 from anymap._call_checks import hint_on_failure
 from anymap._engine.carrier import make_carrier
 from anymap._engine.flights import Arrival, Flights
@@ -114,6 +114,8 @@ class Run:
         self._is_open = True
         self._meter.began = time.monotonic()
         logs._open_set_file(self._plan.config)
+        if not self._backend.traits.shares_memory:
+            _memory.note_kills()
         warn_of_forks(self._backend)
         self._backend.open(self._plan.workers)
         check_timeout(self._plan)
