@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anymap import _cpus, _exceptions, _live, _registry
 from anymap._config import checks
 from anymap._config.layers import NotPassedOn
+from anymap._engine.callers import callers_level
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend
 from anymap._hints import did_you_mean
 from anymap.backends.base import Backend
@@ -31,7 +32,8 @@ def choose(config: Config, asked: Any, prefer: str | None, require: str | None) 
     backend, reason = _chosen(config, asked, "threads" if require else prefer)
     if require == "shared_memory" and not backend.traits.shares_memory:
         warnings.warn(
-            f"this map needs shared memory, which backend {backend.name!r} has not: it runs in threads", stacklevel=4
+            f"this map needs shared memory, which backend {backend.name!r} has not: it runs in threads",
+            stacklevel=callers_level(),
         )
         backend, reason = made(config, "threads"), "require='shared_memory'"
     backend.inner_threads = _inner_threads(config)

@@ -209,7 +209,7 @@ def a_global_that_is_bound_anew_is_sent_anew_with_functions_that_are_items(backe
 
 def each_call_of_an_executor_has_the_globals_of_its_own_time(backend: Backend) -> None:
     global count  # noqa: PLW0603 - as above
-    with Executor(backend, workers=1) as executor:
+    with Executor(1, backend=backend) as executor:
         for value in (1, 2):
             count = value
             seen[:] = [value]

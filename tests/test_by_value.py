@@ -227,7 +227,7 @@ def test_a_module_that_cannot_be_imported_goes_with_what_uses_it(backend: Backen
     assert pmap(lambda use: use(1) + 1000 * plug.calls, [plug.use], **options) == [1106]
     [(same, by, back)] = pmap(lambda one: (type(one) is plug.Plugged, one.by(), one), [plug.Plugged()], **options)
     assert (same, by, type(back)) == (True, 5, plug.Plugged)
-    with Executor(backend, workers=1) as executor:
+    with Executor(1, backend=backend) as executor:
         plug.calls = 0
         assert executor.submit(lambda x: plug.use(x + 0), 1).result() == 106
 

@@ -291,7 +291,7 @@ def test_what_a_framework_has_noted_on_the_callers_thread_is_noted_on_those_that
         if shape == "map":
             pmap(wait, [7], backend="threads", workers=1, progress=look)
         else:
-            with using(progress=look), Executor("threads", 1) as executor:
+            with using(progress=look), Executor(1, backend="threads") as executor:
                 executor.submit(wait, 7).result()
 
     thread = threading.Thread(target=call)
