@@ -85,10 +85,11 @@ def _made_as_said(config: Config, said: Value) -> Backend:
 def made(config: Config, backend: Any) -> Backend:
     """Return what ``backend=`` stands for, with the options that are set for it unless it comes with its own."""
     if isinstance(backend, str):
-        return _with_options(_registry.find(backend), config.options(backend))
+        return _with_options(_named(_registry.find(backend)), config.options(backend))
     if isinstance(backend, type) and issubclass(backend, Backend):
-        return _with_options(backend, config.options(backend.name))
+        return _with_options(_named(backend), config.options(backend.name))
     if isinstance(backend, Backend):
+        _named(type(backend))
         return backend.fresh()
     if (adopted := _live.adopt(backend)) is not None:
         return adopted
@@ -98,6 +99,13 @@ def made(config: Config, backend: Any) -> Backend:
         f"backend must be a backend's name or an instance of one, not {_exceptions.safe_repr(backend)}."
         f"{_live.what_to_give_instead(backend)}"
     )
+
+
+def _named(kind: type[Backend]) -> type[Backend]:
+    """Return a backend's class, or raise a ``ConfigError`` where it says no name to be told by."""
+    if not isinstance(getattr(kind, "name", None), str):
+        raise ConfigError(f"the backend {kind.__qualname__} has no name: set one on the class, as name = 'mine'")
+    return kind
 
 
 def _with_options(kind: type[Backend], options: Layer) -> Backend:

@@ -91,9 +91,9 @@ class Service(abc.ABC):
             self._family.add(self)
             _services.add(self)
             self._thread.start()
-        except BaseException:
+        except BaseException as exc:
             self._forget()
-            self._run.close()
+            self._run.close(exc)
             raise
 
     @property

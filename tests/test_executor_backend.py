@@ -390,3 +390,32 @@ def test_one_engine_that_cannot_be_ended_keeps_no_other_from_its_end(closers: li
     with pytest.raises(OSError, match="stuck in the mud"):
         warm.shutdown()
     assert ended == ["the other"]
+
+
+def test_an_engine_whose_cancel_fails_is_asked_for_all_and_stopped() -> None:
+    asked, stopped = [], []
+
+    class Stuck(Future[Any]):
+        def cancel(self) -> bool:
+            asked.append(self)
+            raise RuntimeError("the engine is gone")
+
+    class Silent(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            return Stuck()
+
+    class OnSilent(ExecutorBackend):
+        name = "silent"
+
+        def start(self, workers: int | None) -> Executor:
+            return Silent()
+
+        def stop(self, executor: Executor, *, abandon: bool) -> None:
+            stopped.append(abandon)
+
+    station = Station(OnSilent(), abs, 2, lambda: LONG)
+    for item in range(2):
+        station.submit(item)
+    with pytest.raises(RuntimeError, match="the engine is gone"):
+        station.close()
+    assert (len(asked), stopped) == (2, [True])

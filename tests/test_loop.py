@@ -13,19 +13,23 @@ from hypothesis import strategies as st
 
 from anymap import (
     BackendConnectionError,
+    ConfigError,
+    Executor,
     ItemTimeout,
     MapError,
     Retry,
     UnsupportedOption,
     WorkerLost,
+    _forks,
     _heartbeat,
     failure,
     pmap,
 )
 from anymap._engine.flights import Flights
-from anymap.backends import Traits
+from anymap.backends import Backend, Traits
 from anymap.progress import Advanced, Finished, Started
 from anymap.testing import Gate
+from anymap.testing._station import Station
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -632,3 +636,50 @@ def test_a_stuck_item_that_the_engine_cannot_give_up_ends_at_its_deadline(caplog
     got = pmap(abs, [0, 1, 2], backend=gate, chunksize=1, timeout=30.0, on_error="return")
     assert [type(value) for value in got] == [int, ItemTimeout, int]
     assert "cannot give up a task that is stuck" in caplog.text
+
+
+def test_an_error_of_open_is_raised_by_an_executor_too_with_what_fails_after_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        pytest.raises(BackendConnectionError, match="nobody answers") as caught,
+        Executor(backend=FailsToOpen()) as own,
+    ):
+        own.submit(abs, 1)
+    assert "has no attribute 'connection'" in caught.value.__notes__[0]
+    assert not caplog.records
+
+
+def test_an_error_of_open_is_what_the_exam_shows() -> None:
+    with pytest.raises(BackendConnectionError, match="nobody answers") as caught:
+        Station(FailsToOpen(), abs, 1, lambda: 1.0)
+    assert "has no attribute 'connection'" in caught.value.__notes__[0]
+
+
+def test_a_submit_that_returns_no_future_is_named() -> None:
+    class ReturnsNothing(Gate):
+        def submit(self, task: Any) -> Any:
+            pass
+
+    with pytest.raises(TypeError, match="backend 'gate' returned None from submit, and no Future"):
+        pmap(abs, [1], backend=ReturnsNothing())
+
+
+@pytest.mark.parametrize("way", ["class", "instance"])
+def test_a_backend_without_a_name_is_named_by_its_class(way: str) -> None:
+    class Nameless(Backend):
+        open = submit = close = None  # type: ignore[assignment]
+
+        def __init__(self) -> None:
+            pass
+
+    Nameless.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="Nameless has no name"):
+        pmap(abs, [1], backend=Nameless if way == "class" else Nameless())
+
+
+def test_forks_that_only_open_declares_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_forks, "dangerous_libraries", lambda: ["polars"])
+    with pytest.warns(UserWarning, match="polars has been used") as warned:
+        assert pmap(abs, [-1], backend=Decides(Traits(forks=True))) == [1]
+    assert [warning.filename for warning in warned] == [__file__]

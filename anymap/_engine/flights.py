@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,13 +28,13 @@ from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from concurrent.futures import Future
 
     from anymap._board import Mark
     from anymap._engine.carrier import Carrier
     from anymap._engine.journal import Journal
     from anymap._engine.ledger import Chunk, Counts
     from anymap._engine.plan import Plan
+    from anymap._worker import Task
 
 
 class Arrival(NamedTuple):
@@ -182,7 +182,7 @@ class Flights:
             with self._lock:
                 self.meter.packing += time.monotonic() - sent
                 self._pace.weigh(len(chunk), self.carrier.weight(task.rows))
-            future = self._backend.submit(task)
+            future = self._submit(task)
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)
         except Exception as exc:  # noqa: BLE001 - the engine broke, or the map was closed meanwhile
@@ -196,6 +196,13 @@ class Flights:
                 message = f"backend {self._backend.name!r} is declared inline, and returned from submit with the task not done"
                 self.fail(RuntimeError(message))
             future.add_done_callback(partial(self._on_done, chunk, slot, sent))
+
+    def _submit(self, task: Task) -> Future[Answer]:
+        future = self._backend.submit(task)
+        if not isinstance(future, Future):
+            got = _exceptions.safe_repr(future)
+            raise TypeError(f"backend {self._backend.name!r} returned {got} from submit, and no Future")
+        return future
 
     # --- landing --------------------------------------------------------------------------------------------------
 

@@ -116,8 +116,7 @@ class Run:
         logs._open_set_file(self._plan.config)
         if not self._backend.traits.shares_memory:
             _memory.note_kills()
-        warn_of_forks(self._backend)
-        self._backend.open(self._plan.workers)
+        self._open_backend()
         check_timeout(self._plan)
         self._standstill = Standstill(self._backend)
         self._flights.carrier = make_carrier(self._plan, self._hearing, self._reporter.around())
@@ -127,6 +126,13 @@ class Run:
             self._supervisor.start()
         if self._plan.lazy:
             _end_at_exit(self)
+
+    def _open_backend(self) -> None:
+        are_known = self._backend.traits.forks
+        warn_of_forks(self._backend)
+        self._backend.open(self._plan.workers)
+        if not are_known:
+            warn_of_forks(self._backend)
 
     def _is_left_alone(self) -> bool:
         """Tell whether this thread may be kept from looking after the map from the very first item on."""

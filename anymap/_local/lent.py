@@ -96,9 +96,7 @@ class OnLent(Backend):
             self._queued.clear()
         for future in futures:
             fail(future, ChunkLost("the map is over"))
-        for sent in left:
-            with contextlib.suppress(NotImplementedError):  # not every executor can: what it has begun, it ends
-                sent.cancel()
+        _cancel_all(left)
 
     def _start(self, sent: Sent, future: Future[Answer]) -> None:
         try:
@@ -156,6 +154,20 @@ class OnLent(Backend):
         """Take a task off the books; return it, unless it was not there any more."""
         with self._lock:
             return self._sent.pop(future, None)
+
+
+def _cancel_all(left: Iterable[Sent]) -> None:
+    """Have the engine forget tasks; raise the first error once all have been tried."""
+    errors = []
+    for sent in left:
+        try:
+            sent.cancel()
+        except NotImplementedError:  # not every executor can: what it has begun, it ends
+            continue
+        except Exception as exc:  # noqa: BLE001 - the others are to be cancelled all the same
+            errors.append(exc)
+    if errors:
+        raise errors[0]
 
 
 _here = threading.local()

@@ -107,9 +107,11 @@ class ExecutorBackend(OnLent):
         super().open(workers)
 
     def close(self, *, abandon: bool) -> None:
-        super().close(abandon=abandon)
-        if self._engine is not None:
-            self.stop(self._engine, abandon=abandon)
+        try:
+            super().close(abandon=abandon)
+        finally:
+            if self._engine is not None:
+                self.stop(self._engine, abandon=abandon)
 
     def kill_task(self, future: Future[Answer], pid: int) -> None:
         if (job := self._jobs.get(future)) is not None:  # else it has just ended

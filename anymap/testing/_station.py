@@ -38,8 +38,8 @@ class Station:
         try:
             self.backend.open(plan.workers)
             self._carrier = make_carrier(plan, Hearing({}))
-        except BaseException:
-            self.backend.close(abandon=True)
+        except BaseException as exc:
+            self._close_after(exc)
             raise
         self._supervisor.start()
 
@@ -94,6 +94,13 @@ class Station:
             self._carrier.close(clean=False)
         if self._trouble is not None:
             raise self._trouble
+
+    def _close_after(self, error: BaseException) -> None:
+        """Close what has failed to open; what fails now is a note of the error that came first, as it is in a map."""
+        try:
+            self.backend.close(abandon=True)
+        except Exception as exc:  # noqa: BLE001 - the first error counts for more
+            error.add_note(f"after that, closing failed: {type(exc).__qualname__}: {exc}")
 
     def _poll(self) -> None:
         try:
