@@ -38,7 +38,7 @@ def explain(file: TextIO | None = None) -> None:
 
 
 def settings(config: Config, defaults: dict[str, object]) -> list[tuple[str, str, str]]:
-    """Return every setting's name, value and origin, as text; ``defaults`` of those that nobody has set."""
+    """Return every setting's name, value and origin, as text; ``defaults`` of those that are not set."""
     layer = config.all()
     if (forced := layer.get("force_backend")) is not None:
         layer["backend"] = forced

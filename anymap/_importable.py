@@ -47,7 +47,7 @@ def _is_found(name: str) -> bool:
 def _ask(finder: Any, name: str, path: Any) -> ModuleSpec | None:
     try:
         found: ModuleSpec | None = finder.find_spec(name, path)
-    except Exception:  # noqa: BLE001 - somebody else's finder
+    except Exception:  # noqa: BLE001 - a finder of another package
         return None
     return found
 

@@ -299,7 +299,7 @@ def plain_state(obj: object) -> tuple[Any, ...] | None:
     try:
         reduced: Any = obj.__reduce_ex__(5)
         make, (_, *arguments), state, *items = reduced
-    except Exception:  # noqa: BLE001 - it cannot be pickled; who pickles it is told why
+    except Exception:  # noqa: BLE001 - it cannot be pickled, and to pickle it says why
         return None
     attributes = [each for each in (state if isinstance(state, tuple) else (state,)) if each]
     if make is not copyreg.__newobj__ or any(item is not None for item in items):  # type: ignore[attr-defined]
@@ -363,7 +363,7 @@ def is_from_here(map_id: str) -> bool:
 
 
 def sender_table(route: Route = "value", *, outlives_maps: bool = False) -> ObjectTable:
-    """Return the table of a new map, known by its id for as long as somebody holds it."""
+    """Return the table of a new map, known by its id for as long as there is a reference to it."""
     table = ObjectTable(f"{_origin}-{next(_numbers)}", sender=True, route=route, outlives_maps=outlives_maps)
     _tables[table.map_id] = table
     return table

@@ -124,7 +124,7 @@ def _make_variable(kind: type, name: str, constraints: tuple[Any, ...], options:
 
 
 def _make_generic_alias(name: str, module: str, value: Any, parameters: tuple[Any, ...]) -> Any:
-    # It takes its module from whoever calls it.
+    # It takes its module from the frame that calls it.
     variables = {"__name__": module, "arguments": (name, value), "parameters": parameters, "make": _ALIAS}
     return eval("make(*arguments, type_params=parameters)", variables)  # noqa: S307 - our own words
 

@@ -83,7 +83,7 @@ def _find(name: str) -> ModuleSpec:
         raise ConfigError("ship_modules: '__main__' is the worker's own there; what it defines travels by itself")
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # a module that somebody has made, without a spec
+    except ValueError:  # a module that the program has made, without a spec
         spec = None
     if spec is None:
         raise ConfigError(f"ship_modules: there is no module {name!r} here")

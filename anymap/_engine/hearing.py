@@ -29,7 +29,7 @@ _MOST_WAITING = 64 * 1024 * 1024
 class Hearing:
     """The listeners of one map, by topic.
 
-    Each call is in a copy of ``context``, by default that of whoever makes this.
+    Each call is in a copy of ``context``, by default that of the thread that makes this.
 
     They are called on the thread that runs the item where memory is shared, on one thread for all maps where workers
     are processes of this host, else on a thread of the map's. So several may call at once, and a listener must not take

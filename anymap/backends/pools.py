@@ -183,7 +183,7 @@ class ProcessPool(ThreadPool):
 
 
 class PathosThreadPool(ThreadPool):
-    """A pool of pathos, which starts its threads when it is first asked for them."""
+    """A pool of pathos, which starts its workers when it is first asked for them: here its threads."""
 
     def _size(self) -> int:
         # Once it serves, the engine is the pool inside of it.
@@ -195,17 +195,8 @@ class PathosThreadPool(ThreadPool):
         super().open(workers)
 
 
-class PathosProcessPool(ProcessPool):
-    """A pool of pathos, which starts its processes when it is first asked for them."""
-
-    def _size(self) -> int:
-        # Once it serves, the engine is the pool inside of it.
-        size: int = getattr(self._engine, "ncpus", None) or super()._size()
-        return size
-
-    def open(self, workers: int | None) -> None:
-        self._engine = self._engine._serve()
-        super().open(workers)
+class PathosProcessPool(PathosThreadPool, ProcessPool):
+    """A pool of pathos on processes."""
 
 
 def _as_it_is(answer: Answer) -> Answer:
