@@ -21,8 +21,7 @@ _ROWS = {
 
 def check_call(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], name: str) -> None:
     """Raise a ``TypeError`` if ``name(func, *iterables)`` makes no sense."""
-    if not callable(func):
-        raise TypeError(f"{name}'s first argument must be a function to call, not {_exceptions.safe_repr(func)}")
+    check_callable(func, f"{name}'s first argument")
     if _is_async(func):
         raise TypeError(
             f"{name} cannot await, and {_exceptions.safe_repr(func)} is a coroutine function: "
@@ -32,6 +31,12 @@ def check_call(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], n
         raise TypeError(f"{name} needs at least one iterable: {name}(func, items)")
     for position, iterable in enumerate(iterables, start=1):
         _check_iterable(iterable, position, name)
+
+
+def check_callable(value: Any, name: str) -> None:
+    """Raise a ``TypeError`` if what an argument called ``name`` was given cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function to call, not {_exceptions.safe_repr(value)}")
 
 
 def _is_async(func: Any) -> bool:

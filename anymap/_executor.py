@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from anymap._api import pmap
-from anymap._call_checks import check_call
+from anymap._call_checks import check_call, check_callable
 from anymap._calls import Call
 from anymap._config import layers, settings
 from anymap._config.values import block_progress
@@ -140,6 +140,7 @@ class Executor(concurrent.futures.Executor):
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have ``fn(*args, **kwargs)`` called, and return its future."""
+        check_callable(fn, "Executor.submit's first argument")
         future: Future[R] = concurrent.futures.Future()
         call = Call(fn, *args, **kwargs)
         with self._lock:

@@ -20,6 +20,9 @@ def explain(file: TextIO | None = None) -> None:
 
     It is printed to stdout, or to ``file``.
 
+    Raises:
+        TypeError: ``file`` cannot be written to.
+
     >>> import anymap
     >>> with anymap.using(backend="threads", workers=2):
     ...     anymap.explain()  # doctest: +ELLIPSIS
@@ -28,6 +31,8 @@ def explain(file: TextIO | None = None) -> None:
     setting ... value ... from
     backend ... 'threads' ... using() at ...
     """
+    if file is not None and not hasattr(file, "write"):
+        raise TypeError(f"explain() takes an open file, or nothing, not {file!r}")
     config = layers.current()
     runs, values = _outcome()
     print(f"A map runs here on: {runs}\n", file=file)

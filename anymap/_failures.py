@@ -128,10 +128,15 @@ def _put_together(exc: Exception) -> Exception:
 def failure(exc: BaseException) -> Failure | None:
     """Return what is known of the item whose failure ``exc`` is; ``None`` for an exception of no item.
 
+    Raises:
+        TypeError: ``exc`` is no exception.
+
     >>> import anymap
     >>> [error] = anymap.pmap(int, ["x"], backend="serial", on_error="return")
     >>> anymap.failure(error).index
     0
     """
+    if not isinstance(exc, BaseException):
+        raise TypeError(f"failure() takes an exception, not {safe_repr(exc)}")
     mark: _Mark | None = getattr(exc, FAILURE, None)
     return None if mark is None else mark.failure

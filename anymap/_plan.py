@@ -92,7 +92,7 @@ def _check_log_file(config: Config) -> None:
     from anymap import logs  # noqa: PLC0415 - only wanted by few
 
     try:
-        logs._check(**{"max_bytes": 0, "backups": 10, "when": None} | said.value)
+        logs._check(**{"max_bytes": 0, "backups": 10, "when": None, "encoding": "utf-8"} | said.value)
     except ConfigError as exc:
         raise ConfigError(f"{said.origin}: log_file: {exc}") from None
 

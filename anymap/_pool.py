@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from anymap import _calls, _exceptions
 from anymap._api import pmap
-from anymap._call_checks import check_call
+from anymap._call_checks import check_call, check_callable
 from anymap._config import settings
 from anymap._config.values import block_progress
 from anymap._engine.loop import Run
@@ -131,6 +131,7 @@ class Pool:
         callback: Callable[[R], object] | None = None,
     ) -> list[R]:
         """Return ``[func(item) for item in iterable]``; ``callback`` gets each result as it comes, in order, in this thread."""
+        _check_callbacks(callback, None)
         if callback is None:
             return collect(*self._begin(func, iterable, chunksize))
         results: list[R] = []
@@ -172,6 +173,8 @@ class Pool:
     ) -> AsyncResult[R]:
         """Have ``func(*args, **kwds)`` called; one of the callbacks gets the result or the error, in another thread."""
         self._check_running()
+        check_callable(func, "Pool.apply_async's first argument")
+        _check_callbacks(callback, error_callback)
         return AsyncResult(self._executor.submit(func, *args, **kwds), callback, error_callback)
 
     def map_async(
@@ -184,6 +187,7 @@ class Pool:
     ) -> AsyncResult[list[R]]:
         """Begin a ``map``; one of the callbacks gets the list or the first error, in another thread."""
         check_call(func, (iterable,), "Pool.map_async")
+        _check_callbacks(callback, error_callback)
         chunks = self._submit_chunks(partial(_calls.each, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 
@@ -197,6 +201,7 @@ class Pool:
     ) -> AsyncResult[list[R]]:
         """Begin a ``starmap``; see :meth:`map_async`."""
         check_call(func, (iterable,), "Pool.starmap_async")
+        _check_callbacks(callback, error_callback)
         chunks = self._submit_chunks(partial(_calls.each_spread, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 
@@ -296,6 +301,12 @@ class Pool:
         return _joined([self._executor.submit(each, chunk) for chunk in iter(lambda: list(islice(rows, size)), [])])
 
 
+def _check_callbacks(callback: object, error_callback: object) -> None:
+    for name, given in (("callback", callback), ("error_callback", error_callback)):
+        if given is not None:
+            check_callable(given, name)
+
+
 def _check_chunksize(given: Any) -> None:
     if given is None:
         return
@@ -378,6 +389,9 @@ class _Results(Generic[R]):
         self._lock = threading.RLock()
         self._unfinished = unfinished
         unfinished.add(self)
+
+    def __repr__(self) -> str:
+        return f"<results of an anymap.Pool, {len(self._ready)} ready>"
 
     def __iter__(self) -> Self:
         return self

@@ -13,13 +13,14 @@ import io
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from anymap import _spool
 from anymap._errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from importlib.machinery import ModuleSpec
 
     from anymap._exceptions import Encoded
@@ -35,10 +36,13 @@ class Shipment(NamedTuple):
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return what an option called ``ship_modules`` was given; raises :class:`~anymap.ConfigError` for a mere string."""
+    """Return what an option called ``ship_modules`` was given; raises :class:`~anymap.ConfigError` for anything but names."""
     if isinstance(names, str):
         raise ConfigError(f"ship_modules must be a list of names, not the string {names!r}")
-    return tuple(names)
+    listed = tuple(names) if isinstance(names, Iterable) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise ConfigError(f"ship_modules must be a list of names, not {names!r}")
+    return listed
 
 
 def caller_path() -> tuple[str, ...]:

@@ -44,6 +44,9 @@ class Formatter(logging.Formatter):
     def __init__(self, *args: Any, defaults: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(*args, defaults={**dict.fromkeys(FIELDS, "-"), **(defaults or {})}, **options)
 
+    def __repr__(self) -> str:
+        return f"<anymap.logs.Formatter {self._fmt!r}>"
+
 
 def rotating_file(
     filename: str | os.PathLike[str],
@@ -83,7 +86,7 @@ def rotating_file(
     >>> logging.getLogger("mine").addHandler(handler)  # doctest: +SKIP
     >>> handler.close()
     """
-    _check(max_bytes, backups, when)
+    _check(filename, max_bytes, backups, when, encoding)
     try:
         from anymap._rotating import FileSettings, RotatingFile  # noqa: PLC0415 - the library is an extra
     except ModuleNotFoundError as exc:
@@ -117,13 +120,24 @@ def _add_to_root(options: Mapping[str, Any]) -> None:
             _added[path] = handler
 
 
-def _check(max_bytes: object, backups: object, when: object, **_: object) -> None:
+def _check(filename: object, max_bytes: object, backups: object, when: object, encoding: object, **_: object) -> None:
+    if not isinstance(filename, str | os.PathLike):
+        raise ConfigError(f"filename must be the path of the log file, not {filename!r}")
     if not _is_count(max_bytes, 0):
         raise ConfigError(f"max_bytes must be a number of bytes, 0 or more, not {max_bytes!r}")
     if backups is not None and not _is_count(backups, 1):
         raise ConfigError(f"backups must be a number of files, 1 or more, or None, not {backups!r}")
     if when is not None and not (isinstance(when, str) and _WHEN.fullmatch(when)):
         raise ConfigError(f"when must be 'S', 'M', 'H' or 'D', with a number in front or without, not {when!r}")
+    if not _is_encoding(encoding):
+        raise ConfigError(f"encoding must be the name of a text encoding, such as 'utf-8', not {encoding!r}")
+
+
+def _is_encoding(name: object) -> bool:
+    try:
+        return isinstance(name, str) and isinstance("".encode(name), bytes)
+    except LookupError:
+        return False
 
 
 def _is_count(value: object, least: int) -> bool:

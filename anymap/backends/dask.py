@@ -85,6 +85,12 @@ class Dask(Backend):
         for option, value in (("address", address), ("scheduler_file", scheduler_file)):
             if not isinstance(value, str | os.PathLike | None):
                 raise ConfigError(f"Dask takes the name of its {option} as a string, not {value!r}")
+        if not isinstance(client, Client | None):
+            raise ConfigError(f"Dask takes a distributed.Client as its client, not {client!r}")
+        if not isinstance(security, Security | Mapping | None):
+            raise ConfigError(
+                f"Dask takes a distributed.Security, or its arguments by name, as security, not {security!r}"
+            )
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise ConfigError(f"Dask takes its timeout as a number of seconds above 0, not {timeout!r}")
         self._address = address

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anymap._errors import ConfigError
 from anymap.progress._above import release_handlers
+from anymap.progress._seconds import check_seconds
 from anymap.progress._titles import what_runs
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
@@ -26,7 +28,7 @@ class BarSink:
     One sink serves one map at a time. Bars of tasks are drawn on terminals and in notebooks, not where ``kind`` is given.
 
     Raises:
-        ConfigError: tqdm does not know one of the keywords.
+        ConfigError: ``kind`` is no class, ``delay`` is no number of seconds, or tqdm does not know one of the keywords.
     """
 
     wants = frozenset({Started, Advanced, TaskProgress, Finished})
@@ -36,18 +38,25 @@ class BarSink:
     """What is written where this draws spoils both."""
 
     def __init__(self, kind: type[Any] | None = None, /, *, delay: float = 0.0, **options: Any) -> None:
+        if not isinstance(kind, type | None):
+            raise ConfigError(f"BarSink takes the class of its bar, a subclass of tqdm.tqdm, not {kind!r}")
         if kind is not None or options:
             from anymap.progress._tqdm import check_keywords  # noqa: PLC0415 - tqdm comes with it
 
             check_keywords(kind, options)
         self._kind = kind
-        self._delay = delay
+        self._delay = check_seconds("BarSink: delay", delay)
         self._options = options
         self._waiting: Started | None = None
         self._bar: Bar | None = None
         self._rows: Rows | None = None
         self._drawn = 0.0
         self._own_postfix: list[str] = []
+
+    def __repr__(self) -> str:
+        given = [] if self._kind is None else [self._kind.__qualname__]
+        options = self._options if not self._delay else {"delay": self._delay, **self._options}
+        return f"BarSink({', '.join([*given, *(f'{name}={value!r}' for name, value in options.items())])})"
 
     def __call__(self, event: Event, /) -> None:
         try:

@@ -28,19 +28,24 @@ class JsonLinesSink:
     its ``logger``, ``level`` and ``message``.
 
     Raises:
-        ConfigError: there is no such folder, or the file may not be written to.
+        ConfigError: ``path`` is no path, there is no such folder, or the file may not be written to.
     """
 
     wants = frozenset(get_args(Event))
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file: int | None = None
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"JsonLinesSink takes the path of a file, not {path!r}")
         self._path = os.path.abspath(os.path.expanduser(path))
         self._map = ""
-        self._file: int | None = None
         folder = os.path.dirname(self._path)
         there = self._path if os.path.exists(self._path) else folder
         if os.path.isdir(self._path) or not os.path.isdir(folder) or not os.access(there, os.W_OK):
             raise ConfigError(f"progress: {self._path!r} cannot be written to")
+
+    def __repr__(self) -> str:
+        return f"JsonLinesSink({self._path!r})"
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, Started):
@@ -60,7 +65,7 @@ class JsonLinesSink:
         return json.dumps(told, default=_plain).encode() + b"\n"
 
     def _close(self) -> None:
-        file, self._file = getattr(self, "_file", None), None
+        file, self._file = self._file, None
         if file is not None:
             os.close(file)
 

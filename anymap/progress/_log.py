@@ -3,7 +3,9 @@ from __future__ import annotations
 import logging
 import sys
 
+from anymap._errors import ConfigError
 from anymap.progress._above import above_bars
+from anymap.progress._seconds import check_seconds
 from anymap.progress._troubles import troubles
 from anymap.progress._where import beneath
 from anymap.progress.events import Advanced, Event, Finished, Started
@@ -18,15 +20,27 @@ class LogSink:
     one; where the number of items is unknown only time counts. One more line tells the end. Where logging is configured, its
     levels and handlers decide what is seen; where no logger has a handler, the lines go to stderr. One sink serves one
     map at a time.
+
+    Args:
+        logger: The logger, or its name.
+        every: Seconds.
+
+    Raises:
+        ConfigError: An argument has a wrong value.
     """
 
     wants = frozenset({Started, Advanced, Finished})
     shows_maps = True
 
     def __init__(self, logger: logging.Logger | str = "anymap.progress", *, every: float = 10.0) -> None:
+        if not isinstance(logger, str | logging.Logger | logging.LoggerAdapter):
+            raise ConfigError(f"LogSink: logger must be a logger or its name, not {logger!r}")
         self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger
-        self._every = every
+        self._every = check_seconds("LogSink: every", every)
         self._begin(None)
+
+    def __repr__(self) -> str:
+        return f"LogSink({self._logger.name!r}, every={self._every:g})"
 
     def __call__(self, event: Event, /) -> None:
         match event:

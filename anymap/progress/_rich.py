@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anymap import _forks
+from anymap._errors import ConfigError
 from anymap.progress._above import guard_handlers, release_handlers
 from anymap.progress._titles import title, what_runs
 from anymap.progress._troubles import troubles
@@ -24,6 +25,9 @@ class RichSink:
 
     Maps that run at the same time share one display, as a terminal has room for one. ``console`` is where it is drawn, by
     default on stderr. One sink serves one map at a time.
+
+    Raises:
+        ConfigError: ``console`` is no console of rich.
     """
 
     wants = frozenset({Started, Advanced, TaskProgress, Finished})
@@ -31,10 +35,15 @@ class RichSink:
     draws = True
 
     def __init__(self, console: Console | None = None) -> None:
+        if not isinstance(console, Console | None):
+            raise ConfigError(f"RichSink takes a rich.console.Console, not {console!r}")
         self._console = console
         self._display: _Display | None = None
         self._map: TaskID | None = None
         self._tasks: dict[str, TaskID] = {}
+
+    def __repr__(self) -> str:
+        return "RichSink()" if self._console is None else f"RichSink({self._console!r})"
 
     def __call__(self, event: Event, /) -> None:
         try:
