@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import linecache
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import anymap
 from anymap import Executor, Pool, failure, pmap
 from anymap._tracebacks import with_source
+from anymap.compat.p_tqdm import p_imap, p_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,18 +123,45 @@ def frames_of(run: Callable[[], object]) -> tuple[list[traceback.FrameSummary], 
     return traceback.extract_tb(caught.value.__traceback__), shown
 
 
+def of_anymap(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    return [frame for frame in frames if frame.filename.startswith(os.path.dirname(anymap.__file__))]
+
+
 def test_an_error_shows_the_callers_code_and_one_frame_of_ours(backend: Backend) -> None:
     _, plain = frames_of(through_a_plain_loop)
     for through in THROUGH:
         frames, shown = frames_of(partial(through, backend))
-        ours = [frame for frame in frames if "/anymap/" in frame.filename and "/tests/" not in frame.filename]
-        assert len(ours) <= 1, (through, shown)
+        assert len(of_anymap(frames)) <= 1, (through, shown)
         assert [(frame.name, frame.line) for frame in frames[-2:]] == [
             ("work", "return inverse(x) + 1"),
             ("inverse", "return 1 / x"),
         ]
         assert len(shown) <= len(plain) + 10, (through, shown)
         assert shown.count("    return 1 / x") == 1
+
+
+def through_p_map(backend: Backend) -> object:
+    with anymap.using(backend=backend):
+        return p_map(work, [1, 0], num_cpus=2)
+
+
+def through_p_imap(backend: Backend) -> object:
+    with anymap.using(backend=backend):
+        return list(p_imap(work, [1, 0], num_cpus=2))
+
+
+@pytest.mark.parametrize("through", [through_p_map, through_p_imap])
+def test_an_error_of_p_tqdms_functions_shows_one_frame_of_ours(through: Callable[[str], object]) -> None:
+    frames, shown = frames_of(partial(through, "threads"))
+    assert len(of_anymap(frames)) <= 1, shown
+    assert frames[-1].line == "return 1 / x"
+
+
+def test_an_interrupt_shows_the_callers_code_and_one_frame_of_ours(backend: Backend) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pmap(partial(os.kill, os.getpid()), [signal.SIGINT, 0], backend=backend, workers=2)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert len(of_anymap(frames)) <= 1, traceback.format_list(frames)
 
 
 def test_the_columns_are_those_of_the_worker(backend: Backend) -> None:

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from anymap import _cpus, failure, pmap
+from anymap._raising import in_one_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -42,6 +43,7 @@ def __dir__() -> list[str]:
 R = TypeVar("R")
 
 
+@in_one_frame
 def p_map(
     function: Callable[..., R], *iterables: Iterable[Any], num_cpus: SupportsIndex | float | None = None, **bar: Any
 ) -> list[R]:
@@ -53,6 +55,7 @@ def p_map(
     return _listed(function, iterables, bar, workers=_workers(num_cpus))
 
 
+@in_one_frame
 def p_umap(
     function: Callable[..., R], *iterables: Iterable[Any], num_cpus: SupportsIndex | float | None = None, **bar: Any
 ) -> list[R]:
@@ -82,6 +85,7 @@ def p_uimap(
     return _yielded(function, iterables, bar, workers=_workers(num_cpus), ordered=False)
 
 
+@in_one_frame
 def t_map(function: Callable[..., R], *iterables: Iterable[Any], **bar: Any) -> list[R]:
     """Map one item after another in this thread, with a bar; return the results."""
     return _listed(function, iterables, bar, backend="serial")
