@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from anymap._config.values import BlockProgress
     from anymap._live import Engine
     from anymap.backends.base import Backend
     from anymap.progress import ProgressOption
+    from anymap.progress._block import BlockProgress
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from anymap import _backend_choice, _report
 from anymap._call_checks import check_call
 from anymap._config import checks, layers, settings
-from anymap._config.values import BlockProgress
 from anymap._engine.plan import Plan, Retry
 from anymap._errors import ConfigError
 from anymap._surroundings import Surroundings
 from anymap.progress import resolve
+from anymap.progress._block import BlockProgress
 from anymap.progress._combined import sinks_of_map
 
 if TYPE_CHECKING:

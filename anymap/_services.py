@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from anymap._calls import Call
-    from anymap._config.values import BlockProgress
     from anymap._engine.landing import Batch
     from anymap._engine.plan import Plan
+    from anymap.progress._block import BlockProgress
 
 _BLINK = 0.2
 """Seconds. A signal that comes just before the main thread begins to wait does not wake it: Ctrl-C would be lost."""

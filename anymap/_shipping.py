@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.machinery import ModuleSpec
 
-    from anymap._exceptions import Encoded
-    from anymap._worker import Answer
-
 
 class Shipment(NamedTuple):
     """Files of top-level modules and packages."""
@@ -132,37 +129,6 @@ def extend_path(path: tuple[str, ...]) -> None:
     with _lock:
         sys.path += [entry for entry in path if entry not in sys.path and os.path.exists(entry)]
         _extended = path
-
-
-def with_advice(answer: Answer, owner: str) -> Answer:
-    """Add what to do about it to each error for want of a module that the caller has.
-
-    ``owner`` is the class of the backend, which has an option ``ship_modules``.
-    """
-    if answer.broken is None and not answer.failures:
-        return answer
-    failures = [(position, _advise(raised, owner), seconds) for position, raised, seconds in answer.failures]
-    broken = None if answer.broken is None else _advise(answer.broken, owner)
-    return answer._replace(failures=failures, broken=broken)
-
-
-def _advise(error: Encoded, owner: str) -> Encoded:
-    name = _missing_module(error)
-    if name is None:
-        return error
-    advice = (
-        f"anymap: the caller has the module {name!r} and the worker has not: install it there, "
-        f"or send it along by {owner}(ship_modules=[{name!r}])"
-    )
-    return error._replace(notes=(*error.notes, advice))
-
-
-def _missing_module(error: Encoded) -> str | None:
-    """Return the top-level module for want of which this was raised, if it is found here."""
-    if error.type_name != "ModuleNotFoundError":
-        return None
-    name = error.message.rpartition("named ")[2].strip("'\"").partition(".")[0]
-    return name if name.isidentifier() and importlib.util.find_spec(name) is not None else None
 
 
 def _unpack(shipment: Shipment) -> str:

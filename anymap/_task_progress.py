@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anymap import _tell, _worker
 from anymap._config import layers
-from anymap._config.values import BlockProgress
 from anymap._errors import ConfigError
 from anymap._letters import TASK
+from anymap.progress._block import BlockProgress
 from anymap.progress.events import Advanced, Finished, Started
 
 if TYPE_CHECKING:

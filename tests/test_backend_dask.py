@@ -28,7 +28,7 @@ from distributed import Client, LocalCluster, Security
 import anymap
 from anymap import _object_table, _payload, _worker
 from anymap._config.scope import Inherited
-from anymap._dask import messages, own, watch
+from anymap._dask import own, submission, watch
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
 from tests import conftest
@@ -706,9 +706,9 @@ def test_a_chunk_that_nobody_waits_for_any_more_ends_after_its_item(cluster: Clu
 
 def test_a_large_function_does_not_travel_with_each_task(dask_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    submit = messages.submit
+    submit = submission.submit
     monkeypatch.setattr(
-        messages, "submit", lambda *args, **kwargs: sent.append(len(args[1])) or submit(*args, **kwargs)
+        submission, "submit", lambda *args, **kwargs: sent.append(len(args[1])) or submit(*args, **kwargs)
     )
     big = bytes(20_000_000)
     found = anymap.pmap(lambda x: len(big) + x, range(10), backend=Dask(scheduler_file=dask_cluster), chunksize=1)

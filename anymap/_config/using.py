@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 from anymap import _registry
 from anymap._config import checks, layers, settings
 from anymap._config.scope import Scope, scope
-from anymap._config.values import BlockProgress, Layer, Value, block_progress
+from anymap._config.values import Layer, Value, block_progress
 from anymap._errors import ConfigError, UnknownBackend
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from anymap._config.settings import Settings
+    from anymap.progress._block import BlockProgress
 
 P = ParamSpec("P")
 R = TypeVar("R")

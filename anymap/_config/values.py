@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from anymap._config import checks
 from anymap._errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from anymap.progress._block import BlockProgress
 
 
 class Value(NamedTuple):
@@ -20,32 +17,6 @@ class Value(NamedTuple):
 
 Layer: TypeAlias = dict[str, Value]
 """What one place says, by the names of settings; options of a backend as ``backends.dask.address``."""
-
-
-class BlockProgress:
-    """A ``progress`` that holds for all maps of a block together, with what the block is called and its number of items."""
-
-    def __init__(self, progress: Any, desc: str | None, total: int | None) -> None:
-        self.progress = progress
-        self.desc = desc
-        self.total = total
-        self._shown: Any = None
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return repr(self.progress)
-
-    def shown_by(self, make: Callable[[BlockProgress], Any]) -> Any:
-        """Return what shows the maps: ``make`` makes it for the first one."""
-        with self._lock:
-            if self._shown is None:
-                self._shown = make(self)
-            return self._shown
-
-    def close(self) -> None:
-        """Show the end of the block."""
-        if self._shown is not None:
-            self._shown.finish()
 
 
 def block_progress(progress: Any, desc: str | None, total: int | None, where: str) -> BlockProgress | None:

@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap import _payload
-from anymap._dask import messages
+from anymap._dask import submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +82,7 @@ class Store:
         """Put it there as the result of a task: that can be had again after a death."""
         # Read-only they are pickled as bytes, which dask sends from worker to worker as they are.
         frames = [pickle.PickleBuffer(_payload._raw(part).toreadonly()) for part in parts]
-        return messages.submit(self._client, pickle.dumps(frames, 5), (name, next(_numbers)))
+        return submission.submit(self._client, pickle.dumps(frames, 5), (name, next(_numbers)))
 
     def close(self) -> None:
         for held in self._held.values():

@@ -10,14 +10,13 @@ import pickle
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from anymap import _cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from anymap._local.pool import Pool
     from anymap._worker import Answer, Task
 
 _PATIENCE = 0.1
@@ -36,6 +35,16 @@ class Job:
         self.kill_at: float | None = None
 
 
+class Tasks(Protocol):
+    """The pool, as its leases see it."""
+
+    def add(self, job: Job) -> None: ...
+
+    def kill(self, pid: int, lease: Lease) -> None: ...
+
+    def end(self, lease: Lease) -> None: ...
+
+
 class Quota:
     """How many tasks may run at a time: of one map, or of all maps that asked for no number."""
 
@@ -49,7 +58,7 @@ class Quota:
 class Lease:
     """One map's share of a pool."""
 
-    def __init__(self, pool: Pool, quota: Quota) -> None:
+    def __init__(self, pool: Tasks, quota: Quota) -> None:
         self.quota = quota
         self.pending: deque[Job] = deque()
         self.served = 0.0
@@ -85,7 +94,7 @@ class Leases:
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases)
 
-    def open(self, pool: Pool, workers: int, *, asked: bool) -> Lease:
+    def open(self, pool: Tasks, workers: int, *, asked: bool) -> Lease:
         """Add a lease. ``asked``: the map asks for this number, else it is how many all such maps have together."""
         if not asked:
             self._common.workers = workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import pickle
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from anymap import _shipping, _worker
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from anymap._exceptions import Encoded
     from anymap._worker import Answer, Task
     from anymap.backends.base import Backend
 
@@ -55,4 +57,35 @@ class TaskCodec:
 
     def decode(self, data: bytes) -> Answer:
         """Return the answer that ``run_task`` has made bytes of."""
-        return _shipping.with_advice(pickle.loads(data), self._owner)
+        return _with_advice(pickle.loads(data), self._owner)
+
+
+def _with_advice(answer: Answer, owner: str) -> Answer:
+    """Add what to do about it to each error for want of a module that the caller has.
+
+    ``owner`` is the class of the backend, which has an option ``ship_modules``.
+    """
+    if answer.broken is None and not answer.failures:
+        return answer
+    failures = [(position, _advise(raised, owner), seconds) for position, raised, seconds in answer.failures]
+    broken = None if answer.broken is None else _advise(answer.broken, owner)
+    return answer._replace(failures=failures, broken=broken)
+
+
+def _advise(error: Encoded, owner: str) -> Encoded:
+    name = _missing_module(error)
+    if name is None:
+        return error
+    advice = (
+        f"anymap: the caller has the module {name!r} and the worker has not: install it there, "
+        f"or send it along by {owner}(ship_modules=[{name!r}])"
+    )
+    return error._replace(notes=(*error.notes, advice))
+
+
+def _missing_module(error: Encoded) -> str | None:
+    """Return the top-level module for want of which this was raised, if it is found here."""
+    if error.type_name != "ModuleNotFoundError":
+        return None
+    name = error.message.rpartition("named ")[2].strip("'\"").partition(".")[0]
+    return name if name.isidentifier() and importlib.util.find_spec(name) is not None else None

@@ -18,7 +18,7 @@ from distributed import Client, KilledWorker, Security
 from distributed.comm import CommClosedError
 
 from anymap import _cpus, _shipping
-from anymap._dask import clients, inside, messages, misfits, own, places, store, watch
+from anymap._dask import clients, inside, messages, misfits, own, places, store, submission, watch
 from anymap._errors import BackendConnectionError, ConfigError
 from anymap._local import warm
 from anymap.backends.base import Backend, Channel, ChunkLost, Task, Traits
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from distributed import Future as DaskFuture
 
-    from anymap._dask.messages import Key
+    from anymap._dask.submission import Key
     from anymap._dask.watch import News
     from anymap._worker import Answer
 
@@ -153,7 +153,7 @@ class Dask(Backend):
         try:
             message, apart = messages.pack(task, self._codec.shipment, self._places, self._store)
             buffers = {"buffers": apart} if apart else {}
-            flight = _Flight(Future(), messages.submit(self._client, message, key, **buffers))
+            flight = _Flight(Future(), submission.submit(self._client, message, key, **buffers))
         except Exception as exc:
             if (gone := self._what_became_of_us()) is not None:
                 raise gone from exc

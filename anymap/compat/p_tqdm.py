@@ -27,7 +27,9 @@ import operator
 from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
-from anymap import _cpus, failure, pmap
+from anymap import _cpus
+from anymap._api import pmap
+from anymap._failures import failure
 from anymap._raising import in_one_frame
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgr
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from anymap._config.values import BlockProgress
+    from anymap.progress._block import BlockProgress
     from anymap.progress.events import Sink
 
 __all__ = ["sinks_of_map"]
