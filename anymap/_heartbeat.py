@@ -20,8 +20,8 @@ from anymap._rounds import Rounds
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from anymap._channel import Line
     from anymap._worker import Task
-    from anymap.backends.base import Line
 
 _INTERVAL = 0.2
 """Seconds between two messages about one chunk."""

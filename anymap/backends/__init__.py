@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anymap.backends.base import Answer, Backend, Channel, ChunkLost, Line, Task, Traits
-
 if TYPE_CHECKING:
+    from anymap._channel import Channel, Line
     from anymap._local.warm import at_shutdown
-    from anymap._worker import run_task
+    from anymap._worker import Answer, Task, run_task
+    from anymap.backends.base import Backend, ChunkLost, Traits
     from anymap.backends.codec import TaskCodec
     from anymap.backends.dask import Dask
     from anymap.backends.executor import ExecutorBackend
@@ -43,19 +43,22 @@ __all__ = [
 
 _classes = ("Serial", "Threads", "Processes", "Pathos", "Joblib", "Dask")
 _homes = {
+    **dict.fromkeys(("Answer", "Backend", "Channel", "ChunkLost", "Line", "Task", "Traits"), "anymap.backends.base"),
     "ExecutorBackend": "anymap.backends.executor",
     "TaskCodec": "anymap.backends.codec",
     "at_shutdown": "anymap._local.warm",
     "run_task": "anymap._worker",
 }
-"""What those who write a backend may need; others should not have to wait for it."""
+"""Where the names are that those need who write a backend."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _homes:
         import importlib  # noqa: PLC0415 - only to ask for one
 
-        return getattr(importlib.import_module(_homes[name]), name)
+        value = getattr(importlib.import_module(_homes[name]), name)
+        globals()[name] = value
+        return value
     if name not in _classes:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

@@ -10,8 +10,9 @@ import abc
 import contextlib
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
+from anymap._channel import Channel, Line
 from anymap._worker import Answer, Task
 
 if TYPE_CHECKING:
@@ -61,30 +62,6 @@ class ChunkLost(Exception):  # noqa: N818 - it says what became of a task, not t
         self.cause = cause
         self.dead = dead
         super().__init__(cause)
-
-
-class Line(Protocol):
-    """The worker's end of a channel. Its methods may be called from any thread. A subclass needs but ``send``."""
-
-    def send(self, message: bytes) -> None:
-        """Send a short message. May raise anything where the worker is about to end."""
-
-    def is_wanted(self) -> bool:
-        """Tell whether anybody still waits for the task; if not, it stops after its item."""
-        return True
-
-    def step_aside(self) -> None:
-        """The thread that connected may be stuck in an item that was given up: let others have its place, if that can be.
-
-        May be called again.
-        """
-
-
-class Channel(Protocol):
-    """What tasks carry with them to send messages to their map while they run. Pickles small."""
-
-    def connect(self) -> Line:
-        """Called in the worker, in the thread that runs the task."""
 
 
 class Backend(abc.ABC):
