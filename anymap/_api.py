@@ -8,6 +8,7 @@ from anymap._engine.loop import Run
 from anymap._engine.results import MapIterator, collect
 from anymap._engine.sources import source_of
 from anymap._hints import unexpected
+from anymap._host.handlers import held_back
 from anymap._plan import make_plan
 from anymap._raising import in_one_frame
 
@@ -273,6 +274,12 @@ def pmap(  # noqa: D417 - unknown keywords are refused
     options = {name: value for name, value in locals().items() if name not in ("func", "iterables", "unknown")}
     for name in unknown:
         raise unexpected("pmap()", name, options)
+    # What a map leaves is freed in here too: what a handler raises in a finalizer is lost.
+    with held_back():
+        return _map(func, iterables, options)
+
+
+def _map(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: dict[str, Any]) -> Any:
     plan = make_plan(func, iterables, **options)
     run = Run(plan, source_of(iterables, plan))
     return MapIterator(run, plan) if plan.lazy else collect(run, plan)

@@ -7,6 +7,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._errors import RemoteError
+from anymap._host import handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,6 +166,14 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
     while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
         traceback = traceback.tb_next
     return traceback
+
+
+def raised_by_handler(exc: BaseException) -> bool:
+    """Tell whether a signal handler raised ``exc`` while code of this package ran, and none of the caller's in it."""
+    traceback, last = exc.__traceback__, None
+    while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
+        last, traceback = traceback, traceback.tb_next
+    return last is not None and last.tb_frame.f_code in handlers.CALLERS
 
 
 def _is_ours(module: object) -> bool:

@@ -18,6 +18,8 @@ from anymap._config import layers, settings
 from anymap._config.values import block_progress
 from anymap._engine.plan import Plan, Retry
 from anymap._hints import keywords_checked
+from anymap._host.futures import InterruptibleFuture
+from anymap._host.handlers import held_back, let_in
 from anymap._plan import make_plan, sinks_for
 from anymap._services import CallService, MapService, Services
 from anymap._worker_options import WorkerOptions, worker_options
@@ -127,7 +129,7 @@ class Executor(concurrent.futures.Executor):
         """How many calls run at once. Where only a cluster can tell that, it is asked."""
         if self._service is None and (expected := self._plan.backend.expected_workers(self._plan.workers)) is not None:
             return expected
-        with self._lock:
+        with held_back(), self._lock:
             if self._service is None:
                 self._check_that_it_is_open()
                 self._service = self._open()
@@ -141,9 +143,9 @@ class Executor(concurrent.futures.Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have ``fn(*args, **kwargs)`` called, and return its future."""
         check_callable(fn, "Executor.submit's first argument")
-        future: Future[R] = concurrent.futures.Future()
+        future: Future[R] = InterruptibleFuture()
         call = Call(fn, *args, **kwargs)
-        with self._lock:
+        with held_back(), self._lock:
             self._check_that_it_is_open()
             while (service := self._service) is None or not service.take(future, call):
                 self._service = self._open()
@@ -177,7 +179,7 @@ class Executor(concurrent.futures.Executor):
             else settings.check("chunksize", "chunksize", chunksize)
         )
         rows = list(iterables[0]) if len(iterables) == 1 else list(zip(*iterables, strict=False))
-        with self._lock:
+        with held_back(), self._lock:
             self._check_that_it_is_open()
             plan = replace(
                 self._fresh_plan(),
@@ -198,6 +200,10 @@ class Executor(concurrent.futures.Executor):
 
         ``cancel_futures``: leave out those that have not begun.
         """
+        with held_back():
+            self._shut_down(wait=wait, cancel_futures=cancel_futures)
+
+    def _shut_down(self, *, wait: bool, cancel_futures: bool) -> None:
         with self._lock:
             self._is_shut_down = True
         if os.getpid() != self._process:
@@ -209,7 +215,7 @@ class Executor(concurrent.futures.Executor):
         self._services.close()
         if wait:
             for service in running:
-                service.join()
+                let_in(service.join)
         self._services.end_progress()
 
     def terminate(self) -> None:

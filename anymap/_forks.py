@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,11 +59,10 @@ class Lock:
     def release(self) -> None:
         self._lock.release()
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    # Entered by the lock itself: in a method that is written in Python a signal handler may raise when the lock is taken
+    # and the block not yet entered, and nothing would release it.
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
 
     def _renew(self) -> None:
         if not self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks

@@ -6,7 +6,7 @@ import multiprocessing
 import threading
 import weakref
 from collections import deque
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,12 +23,15 @@ from anymap._engine.results import MapIterator, collect
 from anymap._engine.sources import Rows
 from anymap._executor import Executor
 from anymap._hints import keywords_checked
+from anymap._host.futures import InterruptibleFuture, Latch
+from anymap._host.handlers import held_back
 from anymap._plan import make_plan
 from anymap._raising import in_one_frame
 from anymap._worker_options import WorkerOptions, worker_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     from anymap._engine.plan import Plan
@@ -328,6 +331,8 @@ class AsyncResult(Generic[R]):
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
         self._future = future
+        self._ended = Latch()
+        future.add_done_callback(lambda _: self._ended.set())
         if callback is not None or error_callback is not None:
             future.add_done_callback(partial(_tell, callback, error_callback))
 
@@ -347,7 +352,7 @@ class AsyncResult(Generic[R]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the result, for at most so many seconds."""
-        wait([self._future], timeout)
+        self._ended.wait(timeout)
 
     def ready(self) -> bool:
         """Tell whether the call has ended."""
@@ -423,7 +428,8 @@ class _Results(Generic[R]):
     def _take(self) -> None:
         """Take what is ready next; raise ``StopIteration`` where nothing comes any more."""
         try:
-            batch = next(self._batches)
+            with held_back():
+                batch = next(self._batches)
         except StopIteration:
             self._unfinished.discard(self)
             raise
@@ -435,7 +441,7 @@ class _Results(Generic[R]):
 
 def _joined(parts: list[Future[list[R]]]) -> Future[list[R]]:
     """Return a future of all results in one list."""
-    whole: Future[list[R]] = Future()
+    whole: Future[list[R]] = InterruptibleFuture()
     left = iter(range(len(parts), 0, -1))
 
     def finish(_: object) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 from anymap import _board, _exceptions, _forks, _object_table, _payload, _watch
 from anymap._config.scope import Inherited, Scope, around, scope
 from anymap._errors import OUT_OF_MEMORY
+from anymap._host import handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -473,6 +474,8 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: _board.Buf
     try:
         until = watch.look()
         while until >= 0 and len(values) < task.most:
+            if spec.inline:
+                handlers.deliver()  # what is raised here is no item's error
             try:
                 call_some(values, watch, until)
                 until = _NO_MORE
@@ -647,6 +650,8 @@ def _caller(
     spec = task.spec
     if spec.around is not None:
         func = spec.around(func)
+    if spec.inline:
+        return partial(handlers.let_in, partial(_call_some, func, spec.star, iter(rows)))
     if spec.shares_memory:
         # Who dies here takes the caller along: there will be nobody to ask the board which item it was at.
         return partial(_call_some, func, spec.star, iter(rows))
@@ -713,8 +718,8 @@ def _call_some_on_board(
 
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
-    # In the caller's own thread it is the caller's Ctrl-C, not the item's error.
-    if spec.inline and isinstance(exc, KeyboardInterrupt):
+    # In the caller's own thread it is the caller's Ctrl-C, not the item's error; so is what comes between two items.
+    if spec.inline and (isinstance(exc, KeyboardInterrupt) or _exceptions.raised_by_handler(exc)):
         raise exc
 
 

@@ -24,6 +24,7 @@ from anymap._engine.refusals import check_timeout, warn_of_forks
 from anymap._engine.reporter import Reporter
 from anymap._engine.standstill import Standstill
 from anymap._engine.supervisor import Supervisor
+from anymap._host.handlers import held_back, let_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -130,7 +131,10 @@ class Run:
     def _open_backend(self) -> None:
         are_known = self._backend.traits.forks
         warn_of_forks(self._backend)
-        self._backend.open(self._plan.workers)
+        if self._backend.traits.remote:  # it may take long to be reached
+            let_in(self._backend.open, self._plan.workers)
+        else:
+            self._backend.open(self._plan.workers)
         if not are_known:
             warn_of_forks(self._backend)
 
@@ -246,8 +250,10 @@ class Run:
             return False
         try:
             with self._meter.waiting:
-                changed = source.pull(quantum, ledger, self._flights.arrivals)
-        except Exception as exc:  # noqa: BLE001 - the input is the user's; what it gave so far is still done
+                changed = let_in(source.pull, quantum, ledger, self._flights.arrivals)
+        except Exception as exc:  # the input is the user's; what it gave so far is still done
+            if _exceptions.raised_by_handler(exc):
+                raise
             self.source_error = exc
             ledger.exhausted = True
             return True
@@ -278,7 +284,7 @@ class Run:
     def _hears_news(self, patience: float) -> bool:
         """Wait for news so many seconds; return whether there is any."""
         try:
-            self._news.get(timeout=patience)
+            let_in(self._news.get, timeout=patience)
         except Empty:
             return False
         for _ in range(self._news.qsize()):
@@ -302,7 +308,7 @@ class Run:
         """Nothing happens by itself where this thread does the work: an item is waiting for its next attempt."""
         ripe = self._ledger.next_ripe()
         if ripe is not None:
-            time.sleep(max(ripe - time.monotonic(), 0.0))
+            let_in(time.sleep, max(ripe - time.monotonic(), 0.0))
 
     def wake(self) -> bool:
         """Have the iterating thread look again; return whether it was waiting."""
@@ -352,7 +358,8 @@ class Run:
 
     def fail(self, exc: BaseException) -> None:
         """End the map from another thread: the iterating one raises ``exc``."""
-        self._flights.fail(exc)
+        with held_back():
+            self._flights.fail(exc)
 
     def close(self, error: BaseException | None = None) -> None:
         """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is.
@@ -361,6 +368,10 @@ class Run:
         """
         if self._closed or os.getpid() != self._process:
             return
+        with held_back():
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         self._closed = True
         complete = self._over() and self.source_error is None
         self._flights.abandon()

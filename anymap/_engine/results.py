@@ -11,6 +11,7 @@ from anymap import _exceptions, _failures
 from anymap._engine.landing import AsFinished, InOrder
 from anymap._engine.loop import TooManyFailures
 from anymap._errors import MapError
+from anymap._host.handlers import held_back
 from anymap._raising import without_ours
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ R_co = TypeVar("R_co", covariant=True)
 
 def collect(run: Run, plan: Plan) -> list[Any]:
     """Do the whole map and return its results."""
+    with held_back():
+        return _collect(run, plan)
+
+
+def _collect(run: Run, plan: Plan) -> list[Any]:
     shaper, landing = _Shaper(plan), InOrder() if plan.ordered else AsFinished()
     results: list[Any] = []
     arrived: list[Batch] = []
@@ -125,7 +131,8 @@ class MapIterator(Generic[R_co]):
         for value in self._values:
             return value  # type: ignore[no-any-return]
         try:
-            return self._first_of_next_batch()
+            with held_back():
+                return self._first_of_next_batch()
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised
             __tracebackhide__ = True
             raise without_ours(exc)  # noqa: B904 - it is the same

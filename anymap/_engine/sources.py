@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
+
+from anymap._host.futures import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -133,7 +134,7 @@ class Listed:
     def __init__(self, rows: Sequence[Any]) -> None:
         self.ended = False
         self.slow = False
-        self.launched = threading.Event()
+        self.launched = Latch()
         """The first rows have been launched, or never will be."""
         self._rows = rows
         self._next = 0
@@ -164,7 +165,7 @@ class Feed:
 
     def __init__(self) -> None:
         self.ended = False
-        self.launched = threading.Event()
+        self.launched = Latch()
         """The first row has been launched, or will never be."""
         self._closed = False
         self._queue: deque[tuple[Future[Any], Any]] = deque()
