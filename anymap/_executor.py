@@ -122,7 +122,8 @@ class Executor(concurrent.futures.Executor):
         self._service: CallService | None = None
         self._is_shut_down = False
         self._process = os.getpid()
-        weakref.finalize(self, self._services.close).atexit = False
+        self._close_services = weakref.finalize(self, self._services.close)
+        self._close_services.atexit = False
 
     @property
     def workers(self) -> int:
@@ -212,7 +213,7 @@ class Executor(concurrent.futures.Executor):
         if cancel_futures:
             for service in running:
                 service.cancel()
-        self._services.close()
+        self._close_services()
         if wait:
             for service in running:
                 let_in(service.join)

@@ -373,6 +373,7 @@ class Run:
 
     def _close(self, error: BaseException | None) -> None:
         self._closed = True
+        _left_open.discard(self)
         complete = self._over() and self.source_error is None
         self._flights.abandon()
         self._supervisor.stop()

@@ -25,6 +25,16 @@ class _Condition(threading.Condition):
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
 
+    def wait(self, timeout: float | None = None) -> bool:
+        try:
+            return super().wait(timeout)
+        except BaseException:
+            # It may have been raised when the lock was released and the wait not yet begun. The end of the block would
+            # raise an error of its own.
+            if not self._is_owned():  # type: ignore[attr-defined]
+                self.acquire()
+            raise
+
 
 class InterruptibleFuture(concurrent.futures.Future[T]):
     """A future for the caller to wait for."""
