@@ -6,8 +6,8 @@ import asyncio
 import json
 import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distributed import Client, Security, Worker, get_client
 from distributed.comm import connect as open_comm
@@ -15,6 +15,11 @@ from distributed.comm import connect as open_comm
 from anymap import _forks
 from anymap._dask import inside
 from anymap._errors import BackendConnectionError, UnsupportedOption
+from anymap._host.futures import InterruptibleFuture
+from anymap._host.handlers import let_in
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 def make(address: str, security: Security | None, timeout: float) -> Client:
@@ -47,7 +52,7 @@ def connect(address: str, security: Security | None, timeout: float) -> Client:
 
 def _probe(address: str, security: Security, timeout: float) -> None:
     """Connect and hang up. In a thread, as this one may be running an event loop."""
-    outcome: Future[None] = Future()
+    outcome: Future[None] = InterruptibleFuture()
     connection = security.get_connection_args("client")
 
     async def connect_once() -> None:
@@ -61,7 +66,7 @@ def _probe(address: str, security: Security, timeout: float) -> None:
             outcome.set_exception(exc)
 
     threading.Thread(target=probe, name="anymap-probe", daemon=True).start()
-    outcome.result(timeout + 0.2)
+    let_in(outcome.result, timeout + 0.2)
 
 
 def read_address(scheduler_file: str, timeout: float) -> str:
@@ -73,7 +78,7 @@ def read_address(scheduler_file: str, timeout: float) -> str:
             if time.monotonic() > end:
                 message = f"the file {scheduler_file} does not tell a dask scheduler's address: {exc}"
                 raise BackendConnectionError(message) from exc
-        time.sleep(0.05)
+        let_in(time.sleep, 0.05)
 
 
 def in_scope(timeout: float) -> Client | None:

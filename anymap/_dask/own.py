@@ -17,6 +17,8 @@ from distributed import Security
 from anymap import _cpus, _descendants, _forks
 from anymap._dask import clients, node
 from anymap._errors import BackendConnectionError
+from anymap._host.futures import InterruptibleFuture
+from anymap._host.handlers import let_in
 from anymap._local import recipe, warm, wire
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ class Cluster:
         self._idle_since = time.monotonic()
         self.closed = False
         """It has been told to end."""
-        self._address: Future[str] = Future()
-        self._ready: Future[None] = Future()
+        self._address: Future[str] = InterruptibleFuture()
+        self._ready: Future[None] = InterruptibleFuture()
         self._pids: dict[str, int] = {}
         """Of the workers that live, by their addresses."""
         self._deaths: dict[str, Future[dict[int, int]]] = {}
@@ -62,9 +64,9 @@ class Cluster:
     def connect(self) -> None:
         """Wait until it has started, and connect the client."""
         try:
-            address = self._address.result(_START)
+            address = let_in(self._address.result, _START)
             self.client = clients.make(address, Security(require_encryption=False), _START)
-            self._ready.result(_START)
+            let_in(self._ready.result, _START)
         except (RuntimeError, OSError, TimeoutError) as exc:
             raise BackendConnectionError(f"a dask cluster of our own could not be started: {exc}") from exc
 

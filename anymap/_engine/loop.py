@@ -131,10 +131,7 @@ class Run:
     def _open_backend(self) -> None:
         are_known = self._backend.traits.forks
         warn_of_forks(self._backend)
-        if self._backend.traits.remote:  # it may take long to be reached
-            let_in(self._backend.open, self._plan.workers)
-        else:
-            self._backend.open(self._plan.workers)
+        self._backend.open(self._plan.workers)
         if not are_known:
             warn_of_forks(self._backend)
 
