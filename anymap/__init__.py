@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anymap import backends, compat, logs, progress, testing
-    from anymap._api import pmap
     from anymap._config.settings import Settings
-    from anymap._config.using import configure, using
     from anymap._engine.plan import Retry
     from anymap._engine.results import MapIterator
     from anymap._errors import (
@@ -32,18 +30,20 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from anymap._executor import Executor
-    from anymap._explain import explain
-    from anymap._failures import Failure, failure
-    from anymap._live import register_engine
-    from anymap._local.warm import shutdown
-    from anymap._per_worker import PerWorker, per_worker
+    from anymap._host.lifecycle import shutdown
+    from anymap._in_worker.per_worker import PerWorker, per_worker
+    from anymap._in_worker.rng import rng
+    from anymap._in_worker.task_progress import Progress, task_progress, track
+    from anymap._in_worker.worker_index import worker_index
+    from anymap._map import pmap
+    from anymap._plan.explain import explain
+    from anymap._plan.live import register_engine
+    from anymap._plan.selection import Selection, selection
+    from anymap._plan.using import configure, using
     from anymap._pool import AsyncResult, Pool
-    from anymap._registry import BackendInfo, available_backends, register
-    from anymap._rng import rng
-    from anymap._selection import Selection, selection
-    from anymap._share import Shared, share
-    from anymap._task_progress import Progress, task_progress, track
-    from anymap._worker_index import worker_index
+    from anymap._serialize.failures import Failure, failure
+    from anymap._serialize.share import Shared, share
+    from anymap.backends._registry import BackendInfo, available_backends, register
 
 __version__ = "0.1.0"
 
@@ -95,10 +95,10 @@ __all__ = [
 ]
 
 _homes = {
-    "_api": ("pmap",),
-    "_explain": ("explain",),
+    "_map": ("pmap",),
+    "_plan.explain": ("explain",),
     "_config.settings": ("Settings",),
-    "_config.using": ("configure", "using"),
+    "_plan.using": ("configure", "using"),
     "_engine.plan": ("Retry",),
     "_engine.results": ("MapIterator",),
     "_errors": (
@@ -115,17 +115,17 @@ _homes = {
         "WorkerLost",
     ),
     "_executor": ("Executor",),
-    "_failures": ("Failure", "failure"),
-    "_live": ("register_engine",),
-    "_local.warm": ("shutdown",),
-    "_per_worker": ("PerWorker", "per_worker"),
+    "_serialize.failures": ("Failure", "failure"),
+    "_plan.live": ("register_engine",),
+    "_host.lifecycle": ("shutdown",),
+    "_in_worker.per_worker": ("PerWorker", "per_worker"),
     "_pool": ("AsyncResult", "Pool"),
-    "_registry": ("BackendInfo", "available_backends", "register"),
-    "_rng": ("rng",),
-    "_selection": ("Selection", "selection"),
-    "_share": ("Shared", "share"),
-    "_task_progress": ("Progress", "task_progress", "track"),
-    "_worker_index": ("worker_index",),
+    "backends._registry": ("BackendInfo", "available_backends", "register"),
+    "_in_worker.rng": ("rng",),
+    "_plan.selection": ("Selection", "selection"),
+    "_serialize.share": ("Shared", "share"),
+    "_in_worker.task_progress": ("Progress", "task_progress", "track"),
+    "_in_worker.worker_index": ("worker_index",),
 }
 _modules = ("backends", "compat", "logs", "progress", "testing")
 

@@ -11,24 +11,24 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from anymap._api import pmap
-from anymap._call_checks import check_call, check_callable
-from anymap._calls import Call
 from anymap._config import layers, settings
 from anymap._config.values import block_progress
+from anymap._engine.call_checks import check_call, check_callable
 from anymap._engine.plan import Plan, Retry
 from anymap._hints import keywords_checked
 from anymap._host.futures import InterruptibleFuture
 from anymap._host.handlers import held_back, let_in
-from anymap._plan import make_plan, sinks_for
+from anymap._map import pmap
+from anymap._plan.make import make_plan, sinks_for
+from anymap._plan.worker_options import WorkerOptions, worker_options
+from anymap._serialize.calls import Call
 from anymap._services import CallService, MapService, Services
-from anymap._worker_options import WorkerOptions, worker_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from anymap._live import Engine
+    from anymap._plan.live import Engine
     from anymap.backends.base import Backend
     from anymap.progress import ProgressOption
     from anymap.progress._block import BlockProgress

@@ -13,21 +13,21 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
-from anymap import _calls, _exceptions
-from anymap._api import pmap
-from anymap._call_checks import check_call, check_callable
 from anymap._config import settings
 from anymap._config.values import block_progress
-from anymap._engine.loop import Run
+from anymap._engine.call_checks import check_call, check_callable
+from anymap._engine.raising import in_one_frame
 from anymap._engine.results import MapIterator, collect
+from anymap._engine.run import Run
 from anymap._engine.sources import Rows
 from anymap._executor import Executor
 from anymap._hints import keywords_checked
 from anymap._host.futures import InterruptibleFuture, Latch
 from anymap._host.handlers import held_back
-from anymap._plan import make_plan
-from anymap._raising import in_one_frame
-from anymap._worker_options import WorkerOptions, worker_options
+from anymap._map import pmap
+from anymap._plan.make import make_plan
+from anymap._plan.worker_options import WorkerOptions, worker_options
+from anymap._serialize import calls, exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anymap._engine.plan import Plan
-    from anymap._live import Engine
+    from anymap._plan.live import Engine
     from anymap.backends.base import Backend
     from anymap.progress import ProgressOption
 
@@ -191,7 +191,7 @@ class Pool:
         """Begin a ``map``; one of the callbacks gets the list or the first error, in another thread."""
         check_call(func, (iterable,), "Pool.map_async")
         _check_callbacks(callback, error_callback)
-        chunks = self._submit_chunks(partial(_calls.each, func), iterable, chunksize)
+        chunks = self._submit_chunks(partial(calls.each, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 
     def starmap_async(
@@ -205,7 +205,7 @@ class Pool:
         """Begin a ``starmap``; see :meth:`map_async`."""
         check_call(func, (iterable,), "Pool.starmap_async")
         _check_callbacks(callback, error_callback)
-        chunks = self._submit_chunks(partial(_calls.each_spread, func), iterable, chunksize)
+        chunks = self._submit_chunks(partial(calls.each_spread, func), iterable, chunksize)
         return AsyncResult(chunks, callback, error_callback)
 
     def is_master(self) -> bool:
@@ -315,7 +315,7 @@ def _check_chunksize(given: Any) -> None:
         return
     if hasattr(given, "__iter__"):
         raise TypeError(
-            f"the methods of a pool take one iterable, and {_exceptions.safe_repr(given)} is given as chunksize: "
+            f"the methods of a pool take one iterable, and {exceptions.safe_repr(given)} is given as chunksize: "
             "for several use starmap(func, zip(a, b)), or pmap(func, a, b)"
         )
     settings.check("chunksize", "chunksize", given)

@@ -11,18 +11,18 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap import _forks, _leaving
-from anymap._engine.loop import Run
-from anymap._engine.sources import Feed, Listed
+from anymap._engine.run import Run
+from anymap._engine.sources import Listed, QueueSource
 from anymap._engine.supervisor import note_as_here
+from anymap._host import forks, leaving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
-    from anymap._calls import Call
-    from anymap._engine.landing import Batch
+    from anymap._engine.ordering import Batch
     from anymap._engine.plan import Plan
+    from anymap._serialize.calls import Call
     from anymap.progress._block import BlockProgress
 
 _BLINK = 0.2
@@ -71,8 +71,8 @@ class Services:
 class Service(abc.ABC):
     """A map on a thread of its own."""
 
-    def __init__(self, plan: Plan, source: Feed | Listed, family: Services) -> None:
-        _leaving.finish_first(_leave)
+    def __init__(self, plan: Plan, source: QueueSource | Listed, family: Services) -> None:
+        leaving.finish_first(_leave)
         self._run = Run(plan, source)
         self._source = source
         self._family = family
@@ -157,7 +157,7 @@ class CallService(Service):
     """Runs calls one by one, and gives each future its outcome."""
 
     def __init__(self, plan: Plan, family: Services) -> None:
-        self._feed = Feed()
+        self._feed = QueueSource()
         self._lock = threading.Lock()
         self._ended = False
         super().__init__(plan, self._feed, family)
@@ -231,7 +231,7 @@ class MapService(Service):
 
 _services: set[Service] = set()
 # They are the parent's.
-_forks.in_child(_services.clear)
+forks.in_child(_services.clear)
 
 
 def _leave() -> None:

@@ -10,9 +10,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from anymap import _forks
 from anymap._errors import ConfigError
-from anymap._records import FIELDS
+from anymap._host import forks
+from anymap._propagate.log_records import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ def rotating_file(
     """
     _check(filename, max_bytes, backups, when, encoding)
     try:
-        from anymap._rotating import FileSettings, RotatingFile  # noqa: PLC0415 - the library is an extra
+        from anymap._propagate.rotating import FileSettings, RotatingFile  # noqa: PLC0415 - the library is an extra
     except ModuleNotFoundError as exc:
         if exc.name not in {"concurrent_log_handler", "portalocker"}:
             raise
@@ -98,7 +98,7 @@ def rotating_file(
     return RotatingFile(FileSettings(path, max_bytes, backups, when, bool(compress), encoding))
 
 
-_lock = _forks.Lock()
+_lock = forks.Lock()
 _added: dict[str, logging.Handler] = {}
 _LINE = "%(asctime)s %(levelname)s %(name)s %(process)d [%(anymap_item)s] %(message)s"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 # One signature for pmap, the one that runs, instead of the two dozen that are for type checkers.
-_api = _ModuleAnalyzer.for_module("anymap._api")
+_api = _ModuleAnalyzer.for_module("anymap._map")
 _api.analyze()
 _api.overloads.clear()
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import anymap
-from anymap._local import desk, post
+from anymap._host import pipe_reader, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +36,7 @@ SECONDS_TO_END = 15.0
 """What was told to end may take this long, on a busy machine."""
 RESOURCE_TRACKER = "resource_tracker import main"
 """The code that runs in the helper of the standard library's multiprocessing, and in loky's: one a program, to its end."""
-WARM_WORKER = "anymap._local.child import main"
+WARM_WORKER = "anymap._worker.process import main"
 """The code that runs in an idle worker, which may stay until ``shutdown()``."""
 LOKY_WORKER = "loky.backend.popen_loky_posix"
 """The module that runs in joblib's own warm workers, which may stay until ``shutdown()``, too; and in loky's."""
@@ -91,7 +91,7 @@ def dask_program(arguments: list[str], folder: Path, of_the_session: set[int]) -
     # The workers import the anymap that is tested, from wherever this process has it.
     environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
     # They end with this process, should it be killed or crash.
-    watch = f"from anymap import _watch; _watch.end_with({os.getpid()})"
+    watch = f"from anymap._host import parent_watch; parent_watch.end_with({os.getpid()})"
     run = "import runpy; runpy.run_module('dask', run_name='__main__', alter_sys=True)"
     command = [sys.executable, "-c", f"{watch}; {run}", *arguments]
     with (folder / f"{arguments[0]}.log").open("wb") as log:
@@ -168,4 +168,4 @@ def own_files(pattern: str) -> set[str]:
     """
     folders = {"/dev/shm", tempfile.gettempdir()}
     found = {path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-{pattern}")}
-    return found - {kept.folder for kept in (*desk._kept, *post._offices)}
+    return found - {kept.folder for kept in (*workspace._kept, *pipe_reader._readers)}

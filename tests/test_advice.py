@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import _run_queue, pmap
-from anymap._engine import advice, paces
-from anymap._engine.advice import Costs, advise
-from anymap._engine.meter import Meter
-from anymap._worker import Answer
+from anymap import pmap
+from anymap._engine.telemetry import advice, rates
+from anymap._engine.telemetry.advice import Costs, advise
+from anymap._engine.telemetry.measures import Timings
+from anymap._host import run_queue
+from anymap._worker.task import Answer
 from anymap.progress import Finished
 
 
@@ -57,11 +58,11 @@ def test_it_is_remembered_on_which_backends_a_function_took_longer() -> None:
         return x
 
     for backend, seconds in ("serial", 3.0), ("threads", 1.0), ("serial", 2.0):
-        paces.note_speed(backend, func, seconds)
-    paces.note_speed("threads", lambda x: x, 9.0)
-    assert paces.slower_backends(func, 1.5) == {"serial"}
-    assert paces.slower_backends(func, 2.5) == set()
-    assert paces.slower_backends(abs, 0.0) == set()
+        rates.note_speed(backend, func, seconds)
+    rates.note_speed("threads", lambda x: x, 9.0)
+    assert rates.slower_backends(func, 1.5) == {"serial"}
+    assert rates.slower_backends(func, 2.5) == set()
+    assert rates.slower_backends(abs, 0.0) == set()
 
 
 @pytest.mark.parametrize(("slower", "advised"), [(0.0, True), (1e9, False)])
@@ -74,7 +75,7 @@ def test_after_a_map_no_backend_is_advised_on_which_its_function_took_longer(
     def func(x: int) -> int:
         return x
 
-    paces.note_speed("serial", func, slower)
+    rates.note_speed("serial", func, slower)
     pmap(func, range(3), backend="threads", workers=1, chunksize=1, progress=told_to(told))
     assert bool(told[0].advice) == advised
 
@@ -92,27 +93,27 @@ def test_where_the_system_does_not_tell_all_waiting_on_a_busy_machine_may_be_for
     load: float, queued: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
-    meter = Meter()
-    meter.note(Answer(1, [None], [], seconds=4.0, longest=4.0, cpu=1.0, worker="w", slot=0), 0)
-    assert meter.costs().queued == queued
+    timings = Timings()
+    timings.note(Answer(1, [None], [], seconds=4.0, longest=4.0, cpu=1.0, worker="w", slot=0), 0)
+    assert timings.costs().queued == queued
 
 
 def test_the_wait_for_a_cpu_is_no_more_than_the_time_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = iter([5.0, 5.2, 9.0])
-    monkeypatch.setattr(_run_queue, "_read", lambda: next(figures))
-    monkeypatch.setattr(_run_queue, "_last", threading.local())
-    assert _run_queue.seconds_within(2.0) == 2.0
-    assert _run_queue.seconds_within(2.0) == pytest.approx(0.2)
-    assert _run_queue.seconds_within(2.0) == 2.0
-    monkeypatch.setattr(_run_queue, "_read", lambda: None)
-    assert _run_queue.seconds_within(2.0) is None
+    monkeypatch.setattr(run_queue, "_read", lambda: next(figures))
+    monkeypatch.setattr(run_queue, "_last", threading.local())
+    assert run_queue.seconds_within(2.0) == 2.0
+    assert run_queue.seconds_within(2.0) == pytest.approx(0.2)
+    assert run_queue.seconds_within(2.0) == 2.0
+    monkeypatch.setattr(run_queue, "_read", lambda: None)
+    assert run_queue.seconds_within(2.0) is None
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/thread-self/schedstat"), reason="the system does not tell")
 def test_the_figure_of_the_system_goes_up() -> None:
-    before = _run_queue._read()
+    before = run_queue._read()
     assert before is not None
-    while (now := _run_queue._read()) == before:
+    while (now := run_queue._read()) == before:
         time.sleep(0.001)
     assert now is not None
     assert now > before

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import anymap
-from anymap import ConfigError, Retry, _api, _cpus, _registry, pmap
-from anymap.backends import Backend, Processes, Serial, Threads
+from anymap import ConfigError, Retry, _map, pmap
+from anymap._host import cpus
+from anymap.backends import Backend, Processes, Serial, Threads, _registry
 from anymap.progress import Started
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cpus, "available", lambda: 4)
+    monkeypatch.setattr(cpus, "available", lambda: 4)
 
 
 def start(*iterables: Any, **options: Any) -> Started:
@@ -79,21 +80,21 @@ def test_the_signature_is_the_one_that_is_promised() -> None:
 def test_type_checkers_know_each_keyword() -> None:
     keywords = {one.name for one in inspect.signature(pmap).parameters.values() if one.kind is one.KEYWORD_ONLY}
     overloads = (
-        _api.ToList,
-        _api.ToListWithErrors,
-        _api.ToIterator,
-        _api.ToIteratorWithErrors,
-        _api.ToEither,
-        _api.ToEitherWithErrors,
+        _map.ToList,
+        _map.ToListWithErrors,
+        _map.ToIterator,
+        _map.ToIteratorWithErrors,
+        _map.ToEither,
+        _map.ToEitherWithErrors,
     )
-    assert _api.Options.__annotations__.keys() == keywords - {"lazy", "on_error"}
+    assert _map.Options.__annotations__.keys() == keywords - {"lazy", "on_error"}
     assert all(options.__annotations__.keys() == keywords for options in overloads)
 
 
 def test_each_keyword_is_explained() -> None:
     text = inspect.getdoc(pmap)
     assert text is not None
-    for keyword in _api.ToList.__annotations__:
+    for keyword in _map.ToList.__annotations__:
         assert f"\n    {keyword}: " in text
 
 

@@ -26,9 +26,10 @@ from dask import config as dask_config
 from distributed import Client, LocalCluster, Security
 
 import anymap
-from anymap import _object_table, _payload, _worker
 from anymap._config.scope import Inherited
-from anymap._dask import own, submission, watch
+from anymap._serialize import object_table, packing
+from anymap._worker import task as _worker
+from anymap.backends._dask import connection, local_cluster, submission
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
 from tests import conftest
@@ -36,7 +37,7 @@ from tests import conftest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anymap._worker import Task
+    from anymap._worker.task import Task
 
 pytestmark = [pytest.mark.full, pytest.mark.dask]
 
@@ -63,11 +64,11 @@ def garbage_of_broken_connections() -> Iterator[None]:
 
 def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
     """Make a task as the engine does."""
-    classes = _object_table.sender_table()
-    function, packed = _payload.pack_function(func, classes)[0], _payload.pack(list(rows), classes)[0]
+    classes = object_table.sender_table()
+    function, packed = packing.pack_function(func, classes)[0], packing.pack(list(rows), classes)[0]
     spec = _worker.MapSpec(
         map_id=classes.map_id,
-        function=_payload.spill(function, None),
+        function=packing.spill(function, None),
         star=False,
         board=None,
         channel=None,
@@ -78,13 +79,13 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         inline=False,
         inherited=Inherited(),
     )
-    return _worker.Task(spec, _payload.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
+    return _worker.Task(spec, packing.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
 
 
 def values_of(answer: _worker.Answer) -> list[Any]:
     assert answer.broken is None
     assert not answer.failures
-    values = _payload.unpack(answer.values)
+    values = packing.unpack(answer.values)
     return [values[position] for position in range(len(values))]
 
 
@@ -230,7 +231,7 @@ def test_our_own_cluster_is_kept_for_the_next_map_and_ends_by_shutdown(opened: C
 def test_our_own_cluster_ends_when_nobody_needs_it_any_more(
     opened: Callable[..., Dask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own, "_TICK", TICK)
+    monkeypatch.setattr(local_cluster, "_TICK", TICK)
     anymap.shutdown()
     with anymap.using(idle_timeout=TICK):
         [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
@@ -635,7 +636,7 @@ def test_a_handler_of_the_user_s_hears_what_is_told_during_a_map(
 def test_deaths_are_heard_of_though_the_user_takes_the_topic_for_himself(
     cluster: Cluster, opened: Callable[..., Dask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_GLANCE", 0.0)
+    monkeypatch.setattr(connection, "_CHECK_INTERVAL", 0.0)
     cluster.add_worker()
     with Client(cluster.address, set_as_default=False) as client:
         backend = opened(client=client)
@@ -687,7 +688,7 @@ def test_a_chunk_that_nobody_waits_for_any_more_ends_after_its_item(cluster: Clu
         (tmp_path / f"ran.{x}").touch()
         if x == 0:
             with suppress(AssertionError):
-                until(lambda: _worker.seat.get().board[0], limit=10)  # type: ignore[union-attr, index]
+                until(lambda: _worker.task_context.get().board[0], limit=10)  # type: ignore[union-attr, index]
         if x == 4:
             until((tmp_path / "ran.0").exists)
             raise ValueError(x)
@@ -741,7 +742,7 @@ def test_the_scheduler_needs_none_of_our_modules(dask_cluster: str) -> None:
         assert anymap.pmap(lambda _: len(big), range(3), backend=Dask(client=client)) == [len(big)] * 3
         loaded = client.run_on_scheduler(lambda: {name for name in sys.modules if name.startswith("anymap")})
     # The fixture starts it with what ends it together with this process, and that with what ends the processes below it.
-    assert loaded <= {"anymap", "anymap._watch", "anymap._descendants"}
+    assert loaded <= {"anymap", "anymap._host.parent_watch", "anymap._host.descendants"}
 
 
 # --- workers that do not fit --------------------------------------------------------------------------------------

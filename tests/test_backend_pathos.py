@@ -15,8 +15,8 @@ from pathos import helpers, pools
 
 import anymap
 from anymap import ItemTimeout, UnsupportedOption, WorkerLost, pmap
-from anymap._local import pooled
 from anymap.backends import Pathos
+from anymap.backends._shared import pool_deaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def test_a_dead_worker_costs_its_item_only() -> None:
 def test_a_worker_that_dies_while_its_pool_is_being_made_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     victims: list[int] = []
 
-    class Killed(pooled._Pool):
+    class Killed(pool_deaths._Pool):
         def __init__(self, pool: Any) -> None:
             if not victims:
                 first = list(pool._pool)
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_while_its_pool_is_being_made_is_missed(monkeypatch: 
                 until(lambda: not set(first) & set(pool._pool))
             super().__init__(pool)
 
-    monkeypatch.setattr(pooled, "_Pool", Killed)
+    monkeypatch.setattr(pool_deaths, "_Pool", Killed)
     assert pmap(abs, range(-9, 0), backend="pathos", workers=2) == list(range(9, 0, -1))
     assert victims
 

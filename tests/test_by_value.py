@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anymap import Executor, _classes, _importable, pmap
-from anymap._object_table import sender_table
-from anymap._payload import pack, unpack
+from anymap import Executor, pmap
+from anymap._serialize import classes, importable
+from anymap._serialize.object_table import sender_table
+from anymap._serialize.packing import pack, unpack
 from anymap.backends import Processes
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def test_of_a_program(backend: Backend, promise: Any) -> None:
 
 def test_objects_without_a_name_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     walks: list[int] = []
-    walk = _importable._all_variables
-    monkeypatch.setattr(_importable, "_all_variables", lambda: walks.append(1) or walk())
+    walk = importable._all_variables
+    monkeypatch.setattr(importable, "_all_variables", lambda: walks.append(1) or walk())
     _, refused = pack([[object()] for _ in range(100)], sender_table())
     assert not refused
     assert len(walks) <= 1
@@ -64,7 +65,7 @@ def test_a_subclass_that_is_made_while_classes_are_loaded_calls_its_hook() -> No
             made.append(cls.__name__)
 
     hook = vars(Hooked)["__init_subclass__"]
-    with _classes._without_hooks((Hooked,)):
+    with classes._without_hooks((Hooked,)):
         thread = threading.Thread(target=lambda: type("InAThread", (Hooked,), {}))
         thread.start()
         thread.join()
@@ -174,7 +175,7 @@ def test_a_name_that_stands_for_another_class_elsewhere_is_an_error(
     [(made, _)] = imported(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "made_by_test", made)
     with pytest.raises(AttributeError, match=r"made_by_test\.Thing is not the class other\.Class here"):
-        _importable.class_at_place("made_by_test", "Thing", ("other", "Class"))
+        importable.class_at_place("made_by_test", "Thing", ("other", "Class"))
 
 
 # --- modules that cannot be imported --------------------------------------------------------------------------------------
@@ -259,6 +260,6 @@ def test_what_cannot_be_pickled_leaves_nothing_half_known() -> None:
         _, refused = pack([[Holder()]], table)
         assert "it stays here" in str(refused[0])
     Holder.held = None
-    parcel, refused = pack([[Holder()]], table)
+    payload, refused = pack([[Holder()]], table)
     assert not refused
-    assert len(unpack(parcel)) == 1
+    assert len(unpack(payload)) == 1

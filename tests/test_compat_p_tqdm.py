@@ -15,7 +15,8 @@ import threading
 import pytest
 from tqdm.std import tqdm as text_bar
 
-from anymap import ConfigError, WorkerLost, _cpus
+from anymap import ConfigError, WorkerLost
+from anymap._host import cpus
 from anymap.compat import p_tqdm as ours
 
 LISTS = ["p_map", "p_umap", "t_map"]
@@ -242,7 +243,7 @@ def test_a_misspelt_keyword_is_an_error(name):
 def test_a_share_is_rounded_and_is_one_worker_at_least(monkeypatch):
     asked = []
     monkeypatch.setattr(ours, "pmap", lambda *args, workers, **options: asked.append(workers))
-    monkeypatch.setattr(_cpus, "available", lambda: 6)
+    monkeypatch.setattr(cpus, "available", lambda: 6)
     for share in (0.01, 0.1, 0.25, 0.4, 0.5, 1.0, 2.0):
         ours.p_map(double, [], num_cpus=share)
     assert asked == [1, 1, 2, 2, 3, 6, 12]

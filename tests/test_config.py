@@ -20,7 +20,7 @@ from anymap._config import files, layers
 from anymap._config.files import find_line
 from anymap._config.settings import SETTINGS
 from anymap._config.variables import read_value
-from anymap._cpus import available
+from anymap._host.cpus import available
 from anymap.backends import Threads
 from anymap.progress import Started
 
@@ -569,9 +569,9 @@ def test_by_the_rule_inherit_they_run_where_the_outer_one_does(backend: Backend)
 
 
 def test_workers_of_maps_inside_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anymap import _cpus
+    from anymap._host import cpus
 
-    monkeypatch.setattr(_cpus, "available", lambda: 8)
+    monkeypatch.setattr(cpus, "available", lambda: 8)
     with using(nested="threads"):
         assert pmap(inner, [0, 1], backend="threads", workers=4)[0][0][:2] == ("threads", 2)
         assert pmap(inner, [0, 1], backend="threads", workers=100)[0][0][:2] == ("threads", 1)
@@ -625,7 +625,7 @@ def blas_threads(_: int = 0) -> int:
 
 @pytest.mark.parametrize("name", ["threads", "processes", "pathos"])
 def test_workers_and_their_inner_threads_share_the_cpus(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    from anymap._local import inner_threads
+    from anymap._host import inner_threads
 
     for variable in inner_threads.VARIABLES:
         monkeypatch.delenv(variable, raising=False)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from anymap import pmap
-from anymap._engine import chunks, loop
-from anymap._local import wire
+from anymap._engine import run, sizing
+from anymap._host import framing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class Wire:
         self.sent: list[int] = []
         self.received: list[int] = []
         self.writes = 0
-        send, receive, write = wire.send, wire.receive, os.write
+        send, receive, write = framing.send, framing.receive, os.write
 
         def counted_send(fd: int, data: bytes) -> None:
             self.sent.append(len(data))
@@ -67,9 +67,9 @@ class Wire:
             self.writes += 1
             return write(fd, data)
 
-        monkeypatch.setattr(wire, "send", counted_send)
-        monkeypatch.setattr(wire, "receive", counted_receive)
-        monkeypatch.setattr(wire.os, "write", counted_write)
+        monkeypatch.setattr(framing, "send", counted_send)
+        monkeypatch.setattr(framing, "receive", counted_receive)
+        monkeypatch.setattr(framing.os, "write", counted_write)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_small_map_on_warm_workers_starts_no_thread_and_no_process(
     wires: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However long it takes on a busy machine, it is a small one.
-    monkeypatch.setattr(loop, "_SMALL_MAP", 60.0)
+    monkeypatch.setattr(run, "_SMALL_MAP", 60.0)
     started: list[object] = []
 
     def note(*what: object, **_: object) -> None:
@@ -159,10 +159,10 @@ def test_a_small_map_on_warm_workers_starts_no_thread_and_no_process(
 
 def chunks_for(items: int, seconds: float, overhead: float) -> int:
     """Count the chunks of a map whose items take so long, and each chunk so much more, on two workers."""
-    pace, left, count = chunks.Pace(), items, 0
+    rate, left, count = sizing.RateEstimate(), items, 0
     while left:
-        size = min(chunks.chunksize(pace, chunks.ALL_SOON, 2, left), left)
-        pace.note(size, size * seconds, seconds, size * seconds + overhead)
+        size = min(sizing.chunksize(rate, sizing.ALL_SOON, 2, left), left)
+        rate.note(size, size * seconds, seconds, size * seconds + overhead)
         left -= size
         count += 1
     return count

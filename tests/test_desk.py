@@ -8,16 +8,16 @@ import signal
 import pytest
 
 from anymap import WorkerLost, pmap, shutdown
-from anymap._local import desk
+from anymap._host import workspace
 
 
 @pytest.fixture
 def no_desks() -> None:
-    desk._clear_all_away()
+    workspace._clear_all_away()
 
 
 def kept() -> list[str]:
-    return [each.folder for each in desk._kept]
+    return [each.folder for each in workspace._kept]
 
 
 @pytest.mark.processes
@@ -60,7 +60,7 @@ def test_a_desk_is_not_kept_with_something_left_in_it(no_desks: None) -> None:
 def test_a_desk_that_somebody_tidied_away_is_not_used(no_desks: None) -> None:
     pmap(abs, range(3), workers=1)
     (folder,) = kept()
-    os.unlink(desk._kept[0].board.path or "")
+    os.unlink(workspace._kept[0].board.path or "")
     os.rmdir(folder)
     assert pmap(abs, range(3), workers=1) == [0, 1, 2]
     assert folder not in kept()
@@ -68,26 +68,26 @@ def test_a_desk_that_somebody_tidied_away_is_not_used(no_desks: None) -> None:
 
 @pytest.mark.processes
 def test_a_map_of_more_workers_gets_a_larger_board(no_desks: None) -> None:
-    small, larger = desk.take(4), desk.take(400)
-    desk.give_back(small, clean=False)
+    small, larger = workspace.take(4), workspace.take(400)
+    workspace.give_back(small, clean=False)
     assert small.board.slots < larger.board.slots
-    desk.give_back(larger, clean=True)
-    assert desk.take(4) is larger
-    desk.give_back(larger, clean=False)
+    workspace.give_back(larger, clean=True)
+    assert workspace.take(4) is larger
+    workspace.give_back(larger, clean=False)
 
 
 @pytest.mark.processes
 def test_a_board_is_wiped_for_the_next_map(no_desks: None) -> None:
-    one = desk.take(1)
+    one = workspace.take(1)
     slot = one.board.take()
     one.board.cancel()
     one.board.buffer[64:72] = b"x" * 8
-    desk.give_back(one, clean=True)
-    again = desk.take(1)
+    workspace.give_back(one, clean=True)
+    again = workspace.take(1)
     assert again is one
     assert not bytes(again.board.buffer).strip(b"\0")
     assert again.board.take() == slot
-    desk.give_back(again, clean=False)
+    workspace.give_back(again, clean=False)
 
 
 def test_shutdown_clears_all_away(no_desks: None) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import anymap
-from anymap import ConfigError, Executor, Pool, UnsupportedOption, _cpus, pmap
+from anymap import ConfigError, Executor, Pool, UnsupportedOption, pmap
+from anymap._host import cpus
 from anymap.backends import Dask, Processes, Serial
 from anymap.testing import Gate
 
@@ -49,7 +50,7 @@ def test_the_number_of_workers_goes_by_the_names_of_the_standard_library_too() -
     assert (executor.workers, executor._max_workers) == (3, 3)
     assert Executor(4, backend="threads").workers == 4
     assert Pool(4, backend="threads").workers == 4
-    assert Executor().workers == Pool().workers == _cpus.available()
+    assert Executor().workers == Pool().workers == cpus.available()
 
 
 @pytest.mark.full

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from anymap import ConfigError, Executor, ItemTimeout, pmap, using
-from anymap._engine.journal import Journal
-from anymap._engine.loop import Run
+from anymap._engine.run import Run
 from anymap._engine.sources import Rows
-from anymap._letters import ITEM, TASK
-from anymap._plan import make_plan
-from anymap._records import LOGGED
+from anymap._engine.telemetry.item_events import ItemEvents
+from anymap._host.live_messages import ITEM, TASK
+from anymap._plan.make import make_plan
+from anymap._propagate.log_records import LOGGED
 from anymap.progress import (
     BY_DEFAULT,
     Advanced,
@@ -240,9 +240,9 @@ def test_where_nobody_wants_to_know_of_items_workers_are_not_asked() -> None:
     plan = make_plan(str, ([1],), **_options(backend="processes", workers=1, progress=Recorder(Advanced, Finished)))
     run = Run(plan, Rows(iter([1]), prompt=True))
     assert [batch.values for batch in run.batches()] == [["1"]]
-    assert run._flights.journal is None
-    assert run._flights.carrier is not None
-    spec = run._flights.carrier._spec  # type: ignore[attr-defined]
+    assert run._dispatcher.item_events is None
+    assert run._dispatcher.codec is not None
+    spec = run._dispatcher.codec._spec  # type: ignore[attr-defined]
     assert spec.around is None
     assert spec.tells.topics.isdisjoint({ITEM, TASK, LOGGED})
 
@@ -331,19 +331,19 @@ def test_a_sink_that_is_removed_leaves_the_others_what_they_want(caplog: pytest.
 def test_the_journal_lets_no_item_end_before_it_has_begun() -> None:
     """Its word on the beginning of an attempt may come late, and that on the next one early."""
     from anymap._engine.ledger import Chunk
-    from anymap._engine.meter import Meter
-    from anymap._letters import Told
-    from anymap._worker import Answer
+    from anymap._engine.telemetry.measures import Timings
+    from anymap._host.live_messages import Told
+    from anymap._worker.task import Answer
 
     class Deaf:
         def settle(self) -> None:
-            journal.begin(Told("item", "w", 0, 1, "here"))
-            journal.begin(Told("item", "w", 0, 1, "here"))
+            item_events.begin(Told("item", "w", 0, 1, "here"))
+            item_events.begin(Told("item", "w", 0, 1, "here"))
 
     sink = Recorder()
-    journal = Journal(Emitter([sink]), Deaf(), Meter())  # type: ignore[arg-type]
+    item_events = ItemEvents(Emitter([sink]), Deaf(), Timings())  # type: ignore[arg-type]
     answer = Answer(1, [None], [], 0.0, 0.0, 0.0, "w", 0)
-    journal.die(0, ValueError(), 1, 0.0, "w", is_final=False)
-    journal.land(Chunk(0, [None]), answer, [], {})
-    journal.flush()
+    item_events.die(0, ValueError(), 1, 0.0, "w", is_final=False)
+    item_events.land(Chunk(0, [None]), answer, [], {})
+    item_events.flush()
     assert [type(event) for event in sink.of(ItemStarted, *ENDS)] == [ItemStarted, ItemRetried, ItemStarted, ItemDone]

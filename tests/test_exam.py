@@ -19,7 +19,8 @@ import loky
 import pytest
 
 import anymap
-from anymap import _live, pmap
+from anymap import pmap
+from anymap._plan import live
 from anymap.backends import Dask
 from anymap.testing import BackendSuite, Outcome, PromiseBroken, examine
 from anymap.testing._contract import Contract
@@ -156,7 +157,7 @@ class LiveSuite(BackendSuite):
         with self.engine() as engine:
             # An executor may start its workers when it has something for them to do.
             pmap(abs, range(20), backend=engine, chunksize=1)
-            adopted = _live.adopt(engine)
+            adopted = live.adopt(engine)
             assert adopted is not None
             self.backend = adopted
             yield

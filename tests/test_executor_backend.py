@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 import anymap
-from anymap import BackendConnectionError, ConfigError, WorkerLost, _live, failure, pmap, register_engine
-from anymap._local import warm
+from anymap import BackendConnectionError, ConfigError, WorkerLost, failure, pmap, register_engine
+from anymap._host import lifecycle
+from anymap._plan import live
 from anymap.backends import ExecutorBackend, TaskCodec, Traits, at_shutdown, run_task
 from anymap.testing import Gate
 from anymap.testing._station import Station
@@ -249,14 +250,14 @@ def test_modules_go_with_tasks_of_a_backend_that_uses_no_executor(only_here: Pat
 
 
 def test_a_worker_of_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anymap import _worker
+    from anymap._worker import task
 
     station = Station(OnApart(), abs, 1, lambda: LONG)
     try:
         data = TaskCodec(station.backend).encode(station.task(1))
     finally:
         station.close()
-    monkeypatch.setattr(_worker, "PROTOCOL", _worker.PROTOCOL + 1)
+    monkeypatch.setattr(task, "PROTOCOL", task.PROTOCOL + 1)
     with pytest.raises(RuntimeError, match="install the same on both"):
         run_task(data)
 
@@ -273,7 +274,7 @@ def test_what_cannot_be_shipped_is_refused(names: Any) -> None:
 @pytest.fixture
 def unannounced() -> Iterator[None]:
     yield
-    _live._registered.clear()
+    live._registered.clear()
 
 
 class OnFarm(ExecutorBackend):
@@ -291,14 +292,14 @@ class Tractor:
 @pytest.mark.usefixtures("unannounced")
 def test_the_backend_for_the_nearest_class_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-    assert type(_live.adopt(BigFarm())) is ExecutorBackend
+    assert type(live.adopt(BigFarm())) is ExecutorBackend
     register_engine(f"{__name__}.Farm", OnFarm)
-    assert type(_live.adopt(BigFarm())) is OnFarm
+    assert type(live.adopt(BigFarm())) is OnFarm
     register_engine(f"{__name__}.BigFarm", OnBigFarm)
-    assert type(_live.adopt(BigFarm())) is OnBigFarm
-    assert type(_live.adopt(Farm())) is OnFarm
+    assert type(live.adopt(BigFarm())) is OnBigFarm
+    assert type(live.adopt(Farm())) is OnFarm
     with ThreadPoolExecutor(1) as threads:
-        assert type(_live.adopt(threads)).__name__ == "ThreadExecutor"
+        assert type(live.adopt(threads)).__name__ == "ThreadExecutor"
 
 
 @pytest.mark.usefixtures("unannounced")
@@ -351,8 +352,8 @@ print(anymap.pmap(abs, [-1], backend=farms.Farm()), "anymap_farms" in sys.module
 
 @pytest.fixture
 def closers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    monkeypatch.setattr(warm, "_closers", [])
-    return warm._closers
+    monkeypatch.setattr(lifecycle, "_closers", [])
+    return lifecycle._closers
 
 
 def test_what_is_kept_ends_at_shutdown_the_last_first(closers: list[Any]) -> None:
@@ -360,7 +361,7 @@ def test_what_is_kept_ends_at_shutdown_the_last_first(closers: list[Any]) -> Non
     first, second = (lambda: ended.append("first")), (lambda: ended.append("second"))
     for close in (first, second, first):
         at_shutdown(close)
-    warm.shutdown()
+    lifecycle.shutdown()
     assert ended == ["second", "first"]
 
 
@@ -388,7 +389,7 @@ def test_one_engine_that_cannot_be_ended_keeps_no_other_from_its_end(closers: li
     at_shutdown(lambda: ended.append("the other"))
     at_shutdown(fail)
     with pytest.raises(OSError, match="stuck in the mud"):
-        warm.shutdown()
+        lifecycle.shutdown()
     assert ended == ["the other"]
 
 

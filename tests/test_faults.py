@@ -968,8 +968,9 @@ def test_a_worker_that_dies_loading_its_item_died_on_that_item(name: str) -> Non
 def test_a_dask_worker_whose_cluster_is_killed_before_it_begins_ends_too(tmp_path: Path) -> None:
     code = f"""
 import os, signal
-from anymap._dask import node
-from anymap._local import recipe, wire
+from anymap.backends._dask import cluster_process
+from anymap._worker import spec
+from anymap._host import framing
 worker = node.start(recipe.current(1), node.run_worker, {str(tmp_path)!r})
 os.kill(worker.process.pid, signal.SIGSTOP)
 wire.send(worker.line.fileno(), b"tcp://127.0.0.1:9")

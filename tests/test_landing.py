@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap._engine.landing import AsFinished, Batch, InOrder
+from anymap._engine.ordering import AsFinished, Batch, InOrder
 
 
 def batches(sizes: list[int]) -> list[Batch]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from anymap import _cpus
-from anymap._local import leases as under_test
-from anymap._local.leases import Job, Lease, Leases
+from anymap._host import cpus
+from anymap.backends._processes import leases as under_test
+from anymap.backends._processes.leases import Job, Lease, Leases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Pool:
         self.workers = 0
         self.free = 0
         monkeypatch.setattr(under_test.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(_cpus, "available", lambda: CPUS)
+        monkeypatch.setattr(cpus, "available", lambda: CPUS)
 
     def map(self, workers: int | None, tasks: int) -> Lease:
         """Begin a map of so many tasks."""

@@ -75,8 +75,8 @@ def test_rows_that_were_not_begun_fly_in_chunks_of_the_size_that_is_right_now() 
 
 def test_rows_that_were_not_begun_fly_in_the_order_of_the_input() -> None:
     ledger = staged(9)
-    flights = [take(ledger, 3) for _ in range(3)]
-    for flight in (flights[1], flights[2], flights[0]):
+    dispatcher = [take(ledger, 3) for _ in range(3)]
+    for flight in (dispatcher[1], dispatcher[2], dispatcher[0]):
         ledger.land(flight, 1, [], no_retry, 0.0)
     assert [take(ledger, 2).rows for _ in range(3)] == [[1, 2], [4, 5], [7, 8]]
 
@@ -86,7 +86,7 @@ def test_a_failed_row_is_tried_again_when_its_time_has_come() -> None:
     chunk = take(ledger, 2)
     assert ledger.land(chunk, 2, [1], lambda _, attempts: 5.0 if attempts == 1 else None, now=10.0) == [1]
     assert ledger.next(1, 14.9, partial=True) is None
-    assert ledger.next_ripe() == 15.0
+    assert ledger.next_ready() == 15.0
     retry = ledger.next(1, 15.0, partial=True)
     assert retry is not None
     assert (retry.start, retry.rows) == (1, [1])

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import anymap
-from anymap import ConfigError, WorkerLost, _memory, pmap
+from anymap import ConfigError, WorkerLost, pmap
+from anymap._host import memory
 from anymap.backends import Processes
 from anymap.progress import Finished
 
@@ -113,8 +114,8 @@ def test_bytes_that_there_is_no_memory_to_put_in_a_message_are_refused_and_nothi
     program = """
         import resource
         from pathlib import Path
-        from anymap._object_table import sender_table
-        from anymap._payload import pack, unpack
+        from anymap._serialize.object_table import sender_table
+        from anymap._serialize.packing import pack, unpack
 
         values = [[1], (bytes(40_000_000), 2), [bytes(40_000_000)], [3]]
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -183,9 +184,9 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_is_told_from_one_tha
     (tmp_path / "membership").write_text(f"5:cpu:/\n{membership}\n")
     (group / limit).write_text(f"{200 * MB}\n")
     (group / events).write_text(f"{before}oom_kill 7\n")
-    monkeypatch.setattr(_memory, "_CGROUPS", str(tmp_path))
-    monkeypatch.setattr(_memory, "_MEMBERSHIP", str(tmp_path / "membership"))
-    monkeypatch.setattr(_memory, "_explained", None)
+    monkeypatch.setattr(memory, "_CGROUPS", str(tmp_path))
+    monkeypatch.setattr(memory, "_MEMBERSHIP", str(tmp_path / "membership"))
+    monkeypatch.setattr(memory, "_explained", None)
 
     def be_killed(by_the_kernel: bool) -> None:
         if by_the_kernel:
@@ -367,7 +368,7 @@ LARGE = """
     import numpy as np
     import anymap
     from anymap import pmap
-    from anymap._local import desk, post
+    from anymap._host import workspace, pipe_reader
 
     name, size = sys.argv[1], 5 * 2**20
     blob = b"2" * size
@@ -375,7 +376,7 @@ LARGE = """
     def left():
         folders = {"/dev/shm", tempfile.gettempdir()}
         found = [path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-*/*")]
-        return [path for path in found if path not in [kept.folder for kept in (*desk._kept, *post._offices)]]
+        return [path for path in found if path not in [kept.folder for kept in (*desk._kept, *post._readers)]]
 
     def run(func, items):
         try:

@@ -19,9 +19,10 @@ import multiprocess
 import pytest
 from pathos import parallel, pools
 
-from anymap import BackendConnectionError, ItemTimeout, UnsupportedOption, WorkerLost, _live, failure, pmap
-from anymap._local import pooled
+from anymap import BackendConnectionError, ItemTimeout, UnsupportedOption, WorkerLost, failure, pmap
+from anymap._plan import live
 from anymap.backends import pools as live_pools
+from anymap.backends._shared import pool_deaths
 from anymap.testing._station import Station
 from tests.conftest import children
 
@@ -240,9 +241,9 @@ def test_a_late_worker_of_a_pool_writes_to_no_later_maps_board() -> None:
     with closing(FORK.Pool(2)) as pool:
         results = pmap(stick, range(6), backend=pool, timeout=0.3, on_error="return", chunksize=1)
         assert isinstance(results[0], ItemTimeout)
-        from anymap._local import desk
+        from anymap._host import workspace
 
-        assert not desk._kept
+        assert not workspace._kept
         os.write(writer, b"x")
     pool.join()
     os.close(reader)
@@ -314,7 +315,7 @@ def test_a_pool_whose_lock_died_with_an_idle_worker_is_given_up(monkeypatch: pyt
     monkeypatch.setattr(live_pools, "_STANDSTILL", 0.3)
     pool = FORK.Pool(2)
     try:
-        adopted = _live.adopt(pool)
+        adopted = live.adopt(pool)
         assert adopted is not None
         with closing(Station(adopted, abs, 2, lambda: LONG)) as station:
             first = list(pool._pool)
@@ -326,7 +327,7 @@ def test_a_pool_whose_lock_died_with_an_idle_worker_is_given_up(monkeypatch: pyt
             with pytest.raises(BackendConnectionError, match="begins nothing any more: it is yours"):
                 future.result(LONG)
     finally:
-        pooled._Pool(pool).end()
+        pool_deaths._Pool(pool).end()
 
 
 def test_a_pool_of_pathos_is_started_again_when_its_map_begins_and_not_before() -> None:

@@ -20,12 +20,12 @@ from anymap import (
     Retry,
     UnsupportedOption,
     WorkerLost,
-    _forks,
-    _heartbeat,
     failure,
     pmap,
 )
-from anymap._engine.flights import Flights
+from anymap._engine.dispatch import Dispatcher
+from anymap._host import forks as _forks
+from anymap._worker import heartbeat
 from anymap.backends import Backend, Traits
 from anymap.progress import Advanced, Finished, Started
 from anymap.testing import Gate
@@ -322,7 +322,7 @@ class Far(Gate):
     def _stick_once(self, gate: Gate) -> None:
         held = gate.held[0]
         if not self.killed and held.task.start <= 1 < held.task.start + held.task.count:
-            self._receive(_heartbeat._beat.pack(_heartbeat._BEAT, held.task.slot, 7, 1 - held.task.start, 60.0))
+            self._receive(heartbeat._beat.pack(heartbeat._BEAT, held.task.slot, 7, 1 - held.task.start, 60.0))
         else:
             gate.release()
 
@@ -417,7 +417,7 @@ def test_a_source_that_waits_for_what_it_holds_up_is_spoken_of(
 def test_a_backend_without_workers_is_spoken_of_and_gets_one_task(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("anymap._engine.loop._NO_WORKERS", 0.0)
+    monkeypatch.setattr("anymap._engine.run._NO_WORKERS", 0.0)
 
     class Deserted(Gate):
         def capacity(self) -> int:
@@ -537,13 +537,13 @@ def test_what_several_threads_add_to_is_written_under_the_lock_of_the_ledger(
 
         of.__class__ = Guarded
 
-    def made(self: Flights, *args: Any) -> None:
+    def made(self: Dispatcher, *args: Any) -> None:
         make(self, *args)
-        for of in (self.ledger.counts, self.meter, self._pace):
+        for of in (self.ledger.counts, self.timings, self._rate):
             guard(of, self._lock)
 
-    make = Flights.__init__
-    monkeypatch.setattr(Flights, "__init__", made)
+    make = Dispatcher.__init__
+    monkeypatch.setattr(Dispatcher, "__init__", made)
     gate = Gate(workers, traits=Traits(), pilot=lambda gate: gate.release(-1))
     items = [*range(20), Lambda()]
     got = pmap(

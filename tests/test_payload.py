@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymap import NotPicklable, _payload, _spool
-from anymap._object_table import sender_table
-from anymap._payload import Parcel, SpilledParcel, Unpacked, pack, spill, unpack
+from anymap import NotPicklable
+from anymap._host import spill as _spool
+from anymap._serialize import packing
+from anymap._serialize.object_table import sender_table
+from anymap._serialize.packing import Payload, SpilledPayload, Unpacked, pack, spill, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +33,9 @@ def as_list(opened: list[Any] | Unpacked) -> list[Any]:
 
 @given(values=st.lists(anything) | st.lists(plain) | st.lists(st.tuples(plain, plain)))
 def test_what_goes_in_comes_out(values: list[Any]) -> None:
-    parcel, refused = pack(values, sender_table())
+    payload, refused = pack(values, sender_table())
     assert not refused
-    assert as_list(unpack(parcel)) == values
+    assert as_list(unpack(payload)) == values
 
 
 def test_plain_values_are_one_pickle_and_others_one_each() -> None:
@@ -44,13 +46,13 @@ def test_plain_values_are_one_pickle_and_others_one_each() -> None:
 
 def test_how_a_kind_of_value_travels_is_found_out_once_for_a_parcel(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    reduce = _payload.Pickler._reduce
-    monkeypatch.setattr(_payload.Pickler, "_reduce", lambda self, obj: asked.append(obj) or reduce(self, obj))
+    reduce = packing.Pickler._reduce
+    monkeypatch.setattr(packing.Pickler, "_reduce", lambda self, obj: asked.append(obj) or reduce(self, obj))
 
     def asked_for(count: int) -> int:
         asked.clear()
-        parcel, _ = pack([np.zeros(1) for _ in range(count)], sender_table())
-        assert len(parcel.ends or ()) == count
+        payload, _ = pack([np.zeros(1) for _ in range(count)], sender_table())
+        assert len(payload.ends or ()) == count
         return len(asked)
 
     assert 0 < asked_for(1) == asked_for(100)
@@ -58,16 +60,16 @@ def test_how_a_kind_of_value_travels_is_found_out_once_for_a_parcel(monkeypatch:
 
 def test_nobody_walks_through_a_function_that_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[Any] = []
-    walk = _payload.Pickler.dump
-    monkeypatch.setattr(_payload.Pickler, "dump", lambda self, func: walked.append(func) or walk(self, func))
+    walk = packing.Pickler.dump
+    monkeypatch.setattr(packing.Pickler, "dump", lambda self, func: walked.append(func) or walk(self, func))
     nameless = lambda x: x + 1  # noqa: E731 - of all functions, one without a name
 
     table = sender_table()
 
     def loaded(func: Any) -> Any:
-        parcel, refused = _payload.pack_function(func, table)
+        payload, refused = packing.pack_function(func, table)
         assert not refused
-        return _payload.unpack_function(parcel, table)
+        return packing.unpack_function(payload, table)
 
     assert loaded(fnmatch.translate) is fnmatch.translate
     assert not walked
@@ -79,9 +81,9 @@ def test_of_one_kind_some_go_by_name_and_some_by_value() -> None:
     by_value = functools.lru_cache(lambda x: 3 * x)
     by_name = functools.lru_cache(abs)
     table = sender_table()
-    parcel, refused = pack([fnmatch._compile_pattern, by_value, by_name, fnmatch._compile_pattern], table)
+    payload, refused = pack([fnmatch._compile_pattern, by_value, by_name, fnmatch._compile_pattern], table)
     assert not refused
-    first, own, of_builtin, last = as_list(unpack(parcel))
+    first, own, of_builtin, last = as_list(unpack(payload))
     assert first is last is fnmatch._compile_pattern
     assert (own(2), of_builtin(-2)) == (6, 2)
 
@@ -94,8 +96,8 @@ class Stubborn:
 
 
 def test_a_value_that_cannot_be_loaded_does_no_harm_to_the_others() -> None:
-    parcel, _ = pack([[1], Stubborn(), [3]], sender_table())
-    opened = unpack(parcel)
+    payload, _ = pack([[1], Stubborn(), [3]], sender_table())
+    opened = unpack(payload)
     assert opened[0] == [1]
     assert opened[2] == [3]
     with pytest.raises(ValueError, match="no number"):
@@ -103,11 +105,11 @@ def test_a_value_that_cannot_be_loaded_does_no_harm_to_the_others() -> None:
 
 
 def test_a_value_that_cannot_be_pickled_is_refused_by_its_position() -> None:
-    parcel, refused = pack([[1], {"deep": [threading.Lock()]}, np.zeros(100_000)], sender_table())
+    payload, refused = pack([[1], {"deep": [threading.Lock()]}, np.zeros(100_000)], sender_table())
     assert list(refused) == [1]
     assert "lock" in str(refused[1])
     assert "['deep'][0]" in str(refused[1])
-    opened = unpack(parcel)
+    opened = unpack(payload)
     assert opened[0] == [1]
     assert opened[2].sum() == 0
 
@@ -120,26 +122,26 @@ class Huge:
 
 
 def test_a_value_that_there_is_no_memory_to_pickle_is_refused_and_no_other() -> None:
-    parcel, refused = pack([[1], Huge(), np.ones(100_000), threading.Lock(), "text"], sender_table())
+    payload, refused = pack([[1], Huge(), np.ones(100_000), threading.Lock(), "text"], sender_table())
     assert {position: type(exc) for position, exc in refused.items()} == {1: MemoryError, 3: NotPicklable}
     assert "Huge" in str(refused[1])
-    opened = as_list(unpack(parcel))
+    opened = as_list(unpack(payload))
     assert (opened[0], opened[1], opened[2].sum(), opened[3], opened[4]) == ([1], None, 100_000, None, "text")
 
 
 def test_large_plain_values_are_loaded_one_by_one(tmp_path: Path) -> None:
-    parcel, _ = pack(["a" * 1_000_000, b"b" * 1_000_000], sender_table())
-    assert len(parcel.ends or ()) == 2
-    assert as_list(unpack(spill(parcel, str(tmp_path)))) == ["a" * 1_000_000, b"b" * 1_000_000]
+    payload, _ = pack(["a" * 1_000_000, b"b" * 1_000_000], sender_table())
+    assert len(payload.ends or ()) == 2
+    assert as_list(unpack(spill(payload, str(tmp_path)))) == ["a" * 1_000_000, b"b" * 1_000_000]
 
 
 def test_large_bytes_are_not_copied_on_their_way_to_a_file(tmp_path: Path) -> None:
     large = b"x" * 3_000_000
-    parcel, _ = pack([{"large": large}, [large, "small"]], sender_table(), to_file=True)
-    assert [piece for piece in parcel.pieces() if len(piece) > 1000] == [large, large]
-    assert all(piece is large for piece in parcel.pieces() if len(piece) > 1000)
-    assert as_list(unpack(spill(parcel, str(tmp_path)))) == [{"large": large}, [large, "small"]]
-    assert as_list(unpack(spill(parcel, None))) == [{"large": large}, [large, "small"]]
+    payload, _ = pack([{"large": large}, [large, "small"]], sender_table(), to_file=True)
+    assert [piece for piece in payload.pieces() if len(piece) > 1000] == [large, large]
+    assert all(piece is large for piece in payload.pieces() if len(piece) > 1000)
+    assert as_list(unpack(spill(payload, str(tmp_path)))) == [{"large": large}, [large, "small"]]
+    assert as_list(unpack(spill(payload, None))) == [{"large": large}, [large, "small"]]
 
 
 @pytest.mark.parametrize("value", [b"x" * 3_000_000, (b"x" * 3_000_000, 1), [b"x" * 3_000_000]])
@@ -152,32 +154,32 @@ def test_what_goes_in_a_message_is_in_one(value: Any) -> None:
 
 def test_what_there_is_no_memory_for_does_not_have_the_others_copied() -> None:
     large = b"x" * 3_000_000
-    parcel, refused = pack([[large], Huge(), (large, 1)], sender_table(), to_file=True)
+    payload, refused = pack([[large], Huge(), (large, 1)], sender_table(), to_file=True)
     assert list(refused) == [1]
-    assert sum(piece is large for piece in parcel.pieces()) == 2
-    assert as_list(unpack(parcel)) == [[large], None, (large, 1)]
+    assert sum(piece is large for piece in payload.pieces()) == 2
+    assert as_list(unpack(payload)) == [[large], None, (large, 1)]
 
 
 def test_what_was_packed_does_not_change_with_its_owners_object() -> None:
     text = bytearray(b"x" * 300_000)
-    parcel, _ = pack([[text]], sender_table())
+    payload, _ = pack([[text]], sender_table())
     text[:] = b"y"
-    assert unpack(parcel)[0] == [b"x" * 300_000]
+    assert unpack(payload)[0] == [b"x" * 300_000]
 
 
 def test_a_value_that_cannot_be_pickled_leaves_nothing_of_its_large_parts() -> None:
     large = b"x" * 300_000
-    parcel, refused = pack([[large], [large, threading.Lock()], [large]], sender_table())
+    payload, refused = pack([[large], [large, threading.Lock()], [large]], sender_table())
     assert list(refused) == [1]
-    assert as_list(unpack(parcel)) == [[large], None, [large]]
+    assert as_list(unpack(payload)) == [[large], None, [large]]
 
 
 def test_large_buffers_stay_out_of_the_pickle_and_are_mapped_writable(tmp_path: Path) -> None:
     arrays = [np.arange(100_000), np.arange(5), np.ones(50_000)]
-    parcel, _ = pack(arrays, sender_table())
-    assert len(parcel.data) < 2_000
-    spilled = spill(parcel, str(tmp_path))
-    assert isinstance(spilled, SpilledParcel)
+    payload, _ = pack(arrays, sender_table())
+    assert len(payload.data) < 2_000
+    spilled = spill(payload, str(tmp_path))
+    assert isinstance(spilled, SpilledPayload)
     opened = as_list(unpack(spilled))
     assert not list(tmp_path.iterdir()), "the file is removed as soon as it is mapped"
     assert all(np.array_equal(got, sent) for got, sent in zip(opened, arrays, strict=True))
@@ -194,8 +196,8 @@ def test_a_file_for_many_readers_is_kept_and_none_sees_what_another_writes(tmp_p
 
 
 def test_small_parcels_make_no_file(tmp_path: Path) -> None:
-    parcel = spill(pack([[1], [2]], sender_table())[0], str(tmp_path))
-    assert isinstance(parcel, Parcel)
+    payload = spill(pack([[1], [2]], sender_table())[0], str(tmp_path))
+    assert isinstance(payload, Payload)
     assert not list(tmp_path.iterdir())
 
 
@@ -204,8 +206,8 @@ def test_where_there_is_no_room_it_goes_through_the_pipe(tmp_path: Path, monkeyp
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(_spool, "write_all", full)
-    parcel = spill(pack([np.arange(100_000)], sender_table())[0], str(tmp_path))
-    assert isinstance(parcel, Parcel)
+    payload = spill(pack([np.arange(100_000)], sender_table())[0], str(tmp_path))
+    assert isinstance(payload, Payload)
     assert not list(tmp_path.iterdir())
-    carried = Parcel(*pickle.loads(pickle.dumps(parcel)))
+    carried = Payload(*pickle.loads(pickle.dumps(payload)))
     assert np.array_equal(as_list(unpack(carried))[0], np.arange(100_000))

@@ -12,9 +12,9 @@ import pytest
 
 import anymap
 from anymap import PerWorker, UnsupportedOption, per_worker, pmap, share, worker_index
-from anymap._dask.places import assign
-from anymap._worker_index import Owner, choose
+from anymap._in_worker.worker_index import Owner, choose
 from anymap.backends import Dask, Joblib, Processes, Serial, Threads, Traits
+from anymap.backends._dask.worker_slots import assign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

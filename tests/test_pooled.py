@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 import anymap
-from anymap import _board, _object_table, _payload, _spool, _worker
 from anymap._config.scope import Inherited
+from anymap._host import spill, status_board
+from anymap._serialize import object_table, packing
+from anymap._worker import task as _worker
 from anymap.backends import Joblib, Pathos
 from anymap.backends.base import ChunkLost
 
@@ -62,12 +64,12 @@ class Bench:
         backend.open(2)
         # Held, so that nothing ends just because it is collected.
         self._pool: Any = getattr(backend, "_engine", backend)._keeper._pool.pool
-        self.folder = _spool.make_folder()
-        self.board = _board.Board(self.folder)
-        self._classes = _object_table.sender_table()
+        self.folder = spill.make_folder()
+        self.board = status_board.Board(self.folder)
+        self._classes = object_table.sender_table()
         self._spec = _worker.MapSpec(
             map_id=self._classes.map_id,
-            function=_payload.pack_function(func, self._classes)[0],
+            function=packing.pack_function(func, self._classes)[0],
             star=False,
             board=self.board.path,
             channel=None,
@@ -82,14 +84,14 @@ class Bench:
     def submit(self, row: Any) -> tuple[Future[_worker.Answer], int]:
         """Return the future and the number of the slot on the board."""
         slot = self.board.take()
-        rows = _payload.spill(_payload.pack([row], self._classes)[0], None)
+        rows = packing.spill(packing.pack([row], self._classes)[0], None)
         task = _worker.Task(self._spec, rows, 1, slot, None, dict(self._classes.blobs))
         return self.backend.submit(task), slot
 
     def call(self, row: Any) -> Any:
         answer = poll_until(self.backend, self.submit(row)[0]).result()
         assert answer.broken is None
-        return _payload.unpack(answer.values)[0]
+        return packing.unpack(answer.values)[0]
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes, of which there are two once they have replaced the dead."""
@@ -108,7 +110,7 @@ class Bench:
     def close(self, *, abandon: bool) -> None:
         self.backend.close(abandon=abandon)
         self.board.close()
-        _spool.remove_folder(self.folder)
+        spill.remove_folder(self.folder)
 
 
 @contextmanager
@@ -218,21 +220,21 @@ def test_closing_a_pool_with_a_dead_worker_returns_and_leaves_nothing(kind: Call
 @pytest.mark.parametrize("kind", KINDS)
 def test_leaving_kills_what_runs_and_drops_what_is_queued(kind: Callable[[], Backend]) -> None:
     made = Bench(kind(), work)
-    flights = [made.submit("sleep") for _ in range(5)]
-    made.pid_at(flights[0][1])
-    made.pid_at(flights[1][1])
+    dispatcher = [made.submit("sleep") for _ in range(5)]
+    made.pid_at(dispatcher[0][1])
+    made.pid_at(dispatcher[1][1])
     began = time.monotonic()
     made.close(abandon=True)
     assert time.monotonic() - began < PROMPT
     assert not made.left()
-    assert all(future.done() for future, _ in flights)
+    assert all(future.done() for future, _ in dispatcher)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_leaving_while_a_task_waits_for_room_in_the_pipe(kind: Callable[[], Backend]) -> None:
     made = Bench(kind(), work)
-    flights = [made.submit("sleep") for _ in range(2)]
-    [made.pid_at(slot) for _, slot in flights]
+    dispatcher = [made.submit("sleep") for _ in range(2)]
+    [made.pid_at(slot) for _, slot in dispatcher]
     for _ in range(3):
         made.submit("x" * 4_000_000)
     made.close(abandon=True)

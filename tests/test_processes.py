@@ -23,10 +23,11 @@ import psutil
 import pytest
 
 import anymap
-from anymap import ConfigError, WorkerLost, _cpus, pmap
-from anymap._local import pool
-from anymap._local.signals import interrupts_held_back
+from anymap import ConfigError, WorkerLost, pmap
+from anymap._host import cpus
+from anymap._host.interrupts import interrupts_held_back
 from anymap.backends import Processes
+from anymap.backends._processes import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ def test_shutdown_during_a_map_is_no_items_fault(on_error: Literal["raise", "ret
 
 def test_maps_that_ask_for_no_number_share_as_many_workers_as_there_are_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     anymap.shutdown()
-    monkeypatch.setattr(_cpus, "available", lambda: 2)
+    monkeypatch.setattr(cpus, "available", lambda: 2)
     seen: set[int] = set()
 
     def one(number: int) -> bool:
@@ -768,8 +769,10 @@ def test_a_module_that_is_loaded_again_right_after_a_map_is_new_in_the_next(
     file = tmp_path / "loaded_again.py"
     file.write_text("def edition(_): return 0")
     module = importlib.import_module("loaded_again")
-    for edition in range(1, 4):
-        file.write_text(f"def edition(_): return {edition}")
-        os.utime(file, (edition, edition))  # else the compiled code of the one before may be taken for this one's
+    for code_version in range(1, 4):
+        file.write_text(f"def edition(_): return {code_version}")
+        os.utime(
+            file, (code_version, code_version)
+        )  # else the compiled code of the one before may be taken for this one's
         importlib.reload(module)
-        assert pmap(module.edition, range(2), backend="processes") == [edition] * 2
+        assert pmap(module.code_version, range(2), backend="processes") == [code_version] * 2

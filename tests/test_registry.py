@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import anymap
-from anymap import BackendUnavailable, ConfigError, UnknownBackend, _registry, pmap, register
-from anymap.backends import Threads
+from anymap import BackendUnavailable, ConfigError, UnknownBackend, pmap, register
+from anymap.backends import Threads, _registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -385,7 +385,7 @@ def test_a_wrong_argument_is_told(wrong: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "anymap._rotating", raising=False)
+    monkeypatch.delitem(sys.modules, "anymap._propagate.rotating", raising=False)
     monkeypatch.setitem(sys.modules, "concurrent_log_handler", None)
     with pytest.raises(ImportError, match=r"anypmap\[logs\]"):
         rotating_file(tmp_path / "run.log")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from anymap._rounds import Rounds
+from anymap._host.ticker import Ticker
 
 if TYPE_CHECKING:
     import pytest
@@ -22,7 +22,7 @@ def test_one_that_cannot_be_visited_keeps_nobody_else_from_it(caplog: pytest.Log
         if one == "bad":
             raise ValueError("cannot be visited")
 
-    rounds = Rounds(visit, 0.001, "test-rounds")
+    rounds = Ticker(visit, 0.001, "test-rounds")
     with rounds.visiting("bad"), rounds.visiting("good"), seen:
         assert seen.wait_for(lambda: "bad" in visits and visits.count("good") >= 5, timeout=30)
     assert visits.count("bad") == 1
@@ -30,7 +30,7 @@ def test_one_that_cannot_be_visited_keeps_nobody_else_from_it(caplog: pytest.Log
 
 
 def test_whoever_comes_when_all_have_gone_is_visited() -> None:
-    rounds = Rounds(threading.Event.set, 0.001, "test-rounds")
+    rounds = Ticker(threading.Event.set, 0.001, "test-rounds")
     for _ in range(3):
         visited = threading.Event()
         with rounds.visiting(visited):

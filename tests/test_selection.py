@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import anymap
-from anymap import ConfigError, Selection, _cpus, pmap, selection
+from anymap import ConfigError, Selection, pmap, selection
+from anymap._host import cpus as _cpus
 from anymap.backends import Backend, Dask, Threads
 from anymap.progress import Started
 

@@ -73,7 +73,7 @@ def keeping_its_client(backend: Backend) -> Iterator[Backend]:
 
 def a_file_of(handle: Shared[Any]) -> str:
     assert handle._written is not None
-    return str(handle._written.parcel.path)
+    return str(handle._written.payload.path)
 
 
 def test_a_handle_serves_many_maps_in_the_function_and_as_an_item(backend: Backend) -> None:
@@ -188,7 +188,7 @@ def test_the_file_goes_with_the_handle_and_is_made_again_after_a_shutdown() -> N
 @pytest.mark.processes
 def test_a_worker_lets_go_of_what_was_closed_when_it_begins_another_map() -> None:
     def loaded_now(_: object) -> int:
-        return len(sys.modules["anymap._share"]._loaded)
+        return len(sys.modules["anymap._serialize.share"]._loaded)
 
     with share(np.ones(ITEMS)) as first:
         pmap(lambda _: first.get()[0], [0], backend="processes", workers=1)
@@ -201,7 +201,7 @@ def test_only_the_last_few_objects_are_kept_loaded() -> None:
     handles = [share(np.full(ITEMS, i)) for i in range(12)]
     both = [*handles, *handles]
     assert pmap(lambda one: int(one.get()[0]), both, backend="processes", workers=1) == [*range(12), *range(12)]
-    (kept,) = pmap(lambda _: len(sys.modules["anymap._share"]._loaded), [0], backend="processes", workers=1)
+    (kept,) = pmap(lambda _: len(sys.modules["anymap._serialize.share"]._loaded), [0], backend="processes", workers=1)
     assert kept == 8
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anymap import _spool
+from anymap._host import spill
 
 if TYPE_CHECKING:
     import io
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(_spool, "_bases", lambda: [str(tmp_path)])
-    monkeypatch.setattr(_spool, "_homes", {})
+    monkeypatch.setattr(spill, "_bases", lambda: [str(tmp_path)])
+    monkeypatch.setattr(spill, "_homes", {})
     yield tmp_path
-    _spool.remove_own()
+    spill.remove_own()
 
 
 def owner(base: Path) -> subprocess.Popen[str]:
     """Start a process that has a folder in ``base`` and waits."""
-    code = f"from anymap import _spool; _spool._bases = lambda: [{str(base)!r}]; print(_spool.make_folder(), flush=True); input()"
+    code = f"from anymap._host import spill; spill._bases = lambda: [{str(base)!r}]; print(spill.make_folder(), flush=True); input()"
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -45,7 +45,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert left.is_dir()
-        _spool.make_folder()
+        spill.make_folder()
         assert not left.exists()
 
 
@@ -53,7 +53,7 @@ def test_a_sweep_goes_on_though_another_one_is_quicker_at_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
-        aged_folder = tmp_path / f"anymap-{_spool._user()}-{number}"
+        aged_folder = tmp_path / f"anymap-{spill._user()}-{number}"
         aged_folder.mkdir()
         aged(aged_folder)
     look, swept_by_another = os.stat, []
@@ -64,8 +64,8 @@ def test_a_sweep_goes_on_though_another_one_is_quicker_at_a_folder(
             os.rmdir(path)
         return look(path, **how)
 
-    monkeypatch.setattr(_spool.os, "stat", look_too_late)
-    _spool._sweep(str(tmp_path))
+    monkeypatch.setattr(spill.os, "stat", look_too_late)
+    spill._sweep(str(tmp_path))
     assert swept_by_another
     assert os.listdir(tmp_path) == []
 
@@ -74,7 +74,7 @@ def test_what_a_living_process_has_is_left_alone(tmp_path: Path) -> None:
     with owner(tmp_path) as process:
         assert process.stdout is not None
         theirs = aged(Path(process.stdout.readline().strip()).parent)
-        _spool.make_folder()
+        spill.make_folder()
         assert theirs.is_dir()
         process.communicate("\n")
         assert not theirs.exists(), "it takes its folder away itself, at exit"
@@ -83,15 +83,15 @@ def test_what_a_living_process_has_is_left_alone(tmp_path: Path) -> None:
 def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     others = [aged(tmp_path / name) for name in ("anymap", "anymap-notes", f"anymap-{os.getuid() + 1}-1-abc") if
               (tmp_path / name).mkdir() is None]  # fmt: skip
-    _spool.make_folder()
+    spill.make_folder()
     assert all(folder.is_dir() for folder in others)
 
 
 def test_the_folder_comes_again_when_somebody_has_removed_it(tmp_path: Path) -> None:
-    first = Path(_spool.make_folder())
-    _spool.remove_folder(str(first.parent))
-    assert Path(_spool.make_folder()).is_dir()
-    _spool.remove_own()
+    first = Path(spill.make_folder())
+    spill.remove_folder(str(first.parent))
+    assert Path(spill.make_folder()).is_dir()
+    spill.remove_own()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,7 +104,7 @@ def two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, P
     places = tmp_path / "first", tmp_path / "second"
     for place in places:
         place.mkdir()
-    monkeypatch.setattr(_spool, "_bases", lambda: [str(place) for place in places])
+    monkeypatch.setattr(spill, "_bases", lambda: [str(place) for place in places])
     return places
 
 
@@ -126,23 +126,23 @@ def files_in(*places: Path) -> list[Path]:
 
 def test_what_finds_no_room_in_the_first_place_goes_to_the_second(two_places: tuple[Path, Path]) -> None:
     first, second = two_places
-    folder = _spool.make_folder()
+    folder = spill.make_folder()
     assert folder.startswith(str(first))
-    path, written = _spool.write_file(folder, finds_no_room_in(first))
+    path, written = spill.write_file(folder, finds_no_room_in(first))
     assert written == 8
     assert Path(path).read_text() == "halfhalf"
     assert [file.name for file in files_in(second)] == [Path(path).name]
     assert not files_in(first)
-    _spool.remove_folder(folder)
+    spill.remove_folder(folder)
     assert not files_in(second)
-    _spool.remove_own()
+    spill.remove_own()
     assert not [*first.iterdir(), *second.iterdir()]
 
 
 def test_where_no_place_has_room_the_error_names_them_and_nothing_stays(two_places: tuple[Path, Path]) -> None:
-    folder = _spool.make_folder()
+    folder = spill.make_folder()
     with pytest.raises(OSError, match=r"first .*second .*TMPDIR") as caught:
-        _spool.write_file(folder, finds_no_room_in(*two_places))
+        spill.write_file(folder, finds_no_room_in(*two_places))
     assert caught.value.errno == errno.ENOSPC
     assert not files_in(*two_places)
 
@@ -150,14 +150,14 @@ def test_where_no_place_has_room_the_error_names_them_and_nothing_stays(two_plac
 def test_a_place_where_no_folder_can_be_made_is_left_out(two_places: tuple[Path, Path]) -> None:
     first, second = two_places
     first.rmdir()
-    folder = _spool.make_folder()
+    folder = spill.make_folder()
     assert folder.startswith(str(second))
-    path, _ = _spool.write_file(folder, finds_no_room_in())
+    path, _ = spill.write_file(folder, finds_no_room_in())
     assert Path(path).parent == Path(folder)
-    _spool.remove_own()
+    spill.remove_own()
     second.rmdir()
     with pytest.raises(FileNotFoundError, match=r"first .*second "):
-        _spool.make_folder()
+        spill.make_folder()
 
 
 def test_both_places_are_swept(two_places: tuple[Path, Path]) -> None:
@@ -165,5 +165,5 @@ def test_both_places_are_swept(two_places: tuple[Path, Path]) -> None:
     for folder in left:
         folder.mkdir()
         aged(folder)
-    _spool.make_folder()
+    spill.make_folder()
     assert not any(folder.exists() for folder in left)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from joblib import parallel_config
 
-from anymap import _forks, pmap
-from anymap._board import Mark
-from anymap._engine import standstill
-from anymap._engine.standstill import Standstill
+from anymap import pmap
+from anymap._engine.telemetry import standstill
+from anymap._engine.telemetry.standstill import Standstill
+from anymap._host import forks as _forks
+from anymap._host.status_board import Mark
 from anymap.backends import Processes, Traits
 from anymap.testing import Gate
 

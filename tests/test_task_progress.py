@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anymap import ConfigError, _letters, _task_progress, pmap, task_progress, track
-from anymap._engine import tasks as tasks_of_a_map
-from anymap._engine.hearing import Hearing
-from anymap._engine.meter import Meter
+from anymap import ConfigError, pmap, task_progress, track
+from anymap._engine.telemetry import task_events as tasks_of_a_map
+from anymap._engine.telemetry.measures import Timings
+from anymap._engine.telemetry.router import MessageRouter
+from anymap._host import live_messages
+from anymap._in_worker import task_progress as _task_progress
 from anymap.backends.base import Traits
 from anymap.progress import BarSink, Emitter, Event, TaskProgress, resolve
 
@@ -95,14 +97,16 @@ def test_a_task_ends_with_its_worker(tmp_path: Path) -> None:
 
 def test_the_last_word_counts_though_it_comes_after_its_item_has_ended() -> None:
     def letter(done: int, *, first: bool = False, ended: bool = False) -> bytes:
-        return _letters.seal(_letters.Told(_letters.TASK, (1, "late", done, 1, 0.1, first, ended), 0, 7, "afar"))
+        return live_messages.seal(
+            live_messages.Told(live_messages.TASK, (1, "late", done, 1, 0.1, first, ended), 0, 7, "afar")
+        )
 
-    sink, hearing = Tasks(), Hearing({})
-    tasks = tasks_of_a_map.Tasks(Emitter((sink,)), Meter(), Traits(remote=True), hearing.settle)
-    hearing.listen(_letters.TASK, tasks.hear)
-    hearing.receive_letters([letter(0, first=True)])
-    hearing.catch_up()
-    hearing.receive_letters([letter(1, ended=True)])
+    sink, router = Tasks(), MessageRouter({})
+    tasks = tasks_of_a_map.Tasks(Emitter((sink,)), Timings(), Traits(remote=True), router.settle)
+    router.listen(live_messages.TASK, tasks.hear)
+    router.receive_letters([letter(0, first=True)])
+    router.catch_up()
+    router.receive_letters([letter(1, ended=True)])
     tasks.emit_changes(tuple)  # nothing is in flight any more
     assert [event.done for event in sink.ends] == [1]
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import anymap
-from anymap import WorkerLost, _letters, _tell, pmap
-from anymap._engine.loop import Run
+from anymap import WorkerLost, pmap
 from anymap._engine.results import collect
+from anymap._engine.run import Run
 from anymap._engine.sources import Rows
-from anymap._letters import Frames, Outbox, Told, frames, open_bundle, open_letter, seal
-from anymap._local import post
-from anymap._plan import make_plan
-from anymap._tell import tell
+from anymap._host import live_messages, pipe_reader
+from anymap._host.live_messages import Frames, Outbox, Told, frames, open_bundle, open_letter, seal
+from anymap._in_worker import tell as _tell
+from anymap._in_worker.tell import tell
+from anymap._plan.make import make_plan
 from anymap.testing._station import _options
 
 if TYPE_CHECKING:
@@ -96,14 +97,14 @@ def test_a_map_to_which_nobody_listens_makes_no_pipe(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ANYMAP_LOGS", "off")
     anymap.shutdown()
     pmap(tell_three, [1, 2], backend="processes", workers=1, progress=False)
-    assert not post._offices
+    assert not pipe_reader._readers
 
 
 def test_many_maps_share_one_pipe() -> None:
     for _ in range(3):
         listened(tell_three, [1], {"heard": lambda told: None}, backend="processes", workers=1)
-    assert len(post._offices) == 1
-    assert set(post._offices[0].receivers) == {post._OFFICE}
+    assert len(pipe_reader._readers) == 1
+    assert set(pipe_reader._readers[0].receivers) == {pipe_reader._READER}
 
 
 @pytest.mark.parametrize("inner", ["serial", "threads", "processes"])
@@ -144,7 +145,7 @@ def test_a_long_message_arrives_whole_among_those_of_others() -> None:
 def test_what_is_too_long_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[Told] = []
     results = listened(
-        lambda item: tell("heard", bytes(2 * _letters.LARGEST)),
+        lambda item: tell("heard", bytes(2 * live_messages.LARGEST)),
         [1, 2],
         {"heard": heard.append},
         backend="processes",
@@ -164,7 +165,7 @@ def test_no_worker_waits_for_long_for_a_caller_who_does_not_listen() -> None:
         full.set()
         held.wait(30)
 
-    box = post.open_box(hold)
+    box = pipe_reader.open_box(hold)
     assert box is not None
     pipe = _tell._pipe(box.path)
     letter = seal(Told("heard", bytes(1000), None, 0, ""))
@@ -230,8 +231,8 @@ def test_an_outbox_sends_at_once_then_bundles_and_leaves_the_rest_to_the_answer(
 
 def test_an_outbox_that_nobody_empties_has_bounds() -> None:
     outbox = Outbox(None)
-    letter = bytes(_letters.LARGEST // 4)
+    letter = bytes(live_messages.LARGEST // 4)
     assert [outbox.put(letter) for _ in range(5)] == [True] * 4 + [False]
     outbox.dropped["heard"] = 1
     told = open_letter(outbox.empty()[-1])
-    assert (told.topic, told.message) == (_letters.DROPPED, {"heard": 1})
+    assert (told.topic, told.message) == (live_messages.DROPPED, {"heard": 1})

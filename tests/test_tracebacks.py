@@ -17,7 +17,7 @@ import pytest
 
 import anymap
 from anymap import Executor, Pool, failure, pmap
-from anymap._tracebacks import with_source
+from anymap._serialize.tracebacks import with_source
 from anymap.compat.p_tqdm import p_imap, p_map
 
 if TYPE_CHECKING:

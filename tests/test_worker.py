@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anymap import _worker
-from anymap._board import Board
 from anymap._config.scope import Inherited
+from anymap._host.status_board import Board
+from anymap._worker import task as _worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,7 +221,7 @@ class Bell:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.heard_by: list[_worker._Watch] = []
         self.left = 0
-        monkeypatch.setattr(_worker, "_bell", lambda: self)
+        monkeypatch.setattr(_worker, "_ticker", lambda: self)
 
     def enter(self, watch: _worker._Watch) -> None:
         self.heard_by.append(watch)
@@ -236,18 +236,18 @@ class Bell:
 
 
 @pytest.fixture
-def bell(monkeypatch: pytest.MonkeyPatch) -> Bell:
+def ticker(monkeypatch: pytest.MonkeyPatch) -> Bell:
     return Bell(monkeypatch)
 
 
-def works(clock: Clock, bell: Bell, rings_after: float) -> Callable[[float], float]:
+def works(clock: Clock, ticker: Bell, rings_after: float) -> Callable[[float], float]:
     """Return a function that takes as long as it is told; the bell rings while it does, once so many seconds have gone by."""
 
     def work(seconds: float) -> float:
         rings_at, ends_at = 100.0 + rings_after, clock.now + seconds
         if clock.now <= rings_at < ends_at:
             clock.now = rings_at
-            bell.ring()
+            ticker.ring()
         clock.now = ends_at
         return seconds
 
@@ -255,49 +255,53 @@ def works(clock: Clock, bell: Bell, rings_after: float) -> Callable[[float], flo
 
 
 @memory
-def test_no_clock_is_looked_at_between_quick_items(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+def test_no_clock_is_looked_at_between_quick_items(clock: Clock, ticker: Bell, shares_memory: bool) -> None:
     ran = run(clock.take, [QUICK] * 10_000, Board(None), shares_memory=shares_memory)
     assert ran.done == 10_000
     assert clock.read < 10_000 / 10
-    assert (bell.left, bell.heard_by) == (1, [])
+    assert (ticker.left, ticker.heard_by) == (1, [])
 
 
 @memory
-def test_for_a_few_quick_items_nobody_rings_a_bell(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+def test_for_a_few_quick_items_nobody_rings_a_bell(clock: Clock, ticker: Bell, shares_memory: bool) -> None:
     assert run(clock.take, [QUICK] * 1000, Board(None), shares_memory=shares_memory).done == 1000
-    assert not bell.left
+    assert not ticker.left
 
 
 @memory
-def test_with_a_time_limit_each_quick_item_has_its_own_beginning(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+def test_with_a_time_limit_each_quick_item_has_its_own_beginning(
+    clock: Clock, ticker: Bell, shares_memory: bool
+) -> None:
     run(clock.take, [QUICK] * 10_000, Board(None), timeout=9.0, shares_memory=shares_memory)
     assert clock.read > 10_000
-    assert not bell.left
+    assert not ticker.left
 
 
 @memory
 def test_where_no_thread_can_be_started_quick_items_are_run_by_the_clock(
-    clock: Clock, bell: Bell, shares_memory: bool, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, ticker: Bell, shares_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(bell, "enter", fail)
+    monkeypatch.setattr(ticker, "enter", fail)
     assert run(clock.take, [QUICK] * 10_000, Board(None), shares_memory=shares_memory).done == 10_000
     assert clock.read > 10_000
 
 
 @memory
-def test_when_the_bell_rings_a_chunk_that_is_over_its_time_ends(clock: Clock, bell: Bell, shares_memory: bool) -> None:
-    work = works(clock, bell, rings_after=0.001)
+def test_when_the_bell_rings_a_chunk_that_is_over_its_time_ends(
+    clock: Clock, ticker: Bell, shares_memory: bool
+) -> None:
+    work = works(clock, ticker, rings_after=0.001)
     ran = run(work, [QUICK] * 10_000, Board(None), budget=0.0005, shares_memory=shares_memory)
     assert ran.done == pytest.approx(0.001 / QUICK, abs=2)
-    assert not bell.heard_by
+    assert not ticker.heard_by
 
 
 @memory
 def test_when_the_bell_rings_a_map_that_has_ended_begins_no_further_item(
-    clock: Clock, bell: Bell, shares_memory: bool
+    clock: Clock, ticker: Bell, shares_memory: bool
 ) -> None:
     board, begun = Board(None), 0
 
@@ -307,17 +311,17 @@ def test_when_the_bell_rings_a_map_that_has_ended_begins_no_further_item(
         clock.take(seconds)
         if begun == 4000:
             board.cancel()
-            bell.ring()
+            ticker.ring()
 
     assert run(cancel_at_4000, [QUICK] * 10_000, board, shares_memory=shares_memory).done == 4000
 
 
 @memory
 def test_one_item_that_takes_long_among_quick_ones_is_the_slowest(
-    clock: Clock, bell: Bell, shares_memory: bool
+    clock: Clock, ticker: Bell, shares_memory: bool
 ) -> None:
     durations = [QUICK] * 5000 + [SECOND_OF_WORK] + [QUICK] * 5000
-    work = works(clock, bell, rings_after=5000 * QUICK + 0.01)
+    work = works(clock, ticker, rings_after=5000 * QUICK + 0.01)
     ran = run(work, durations, Board(None), shares_memory=shares_memory)
     assert ran.values == durations
     assert ran.slowest == 5000
@@ -326,10 +330,10 @@ def test_one_item_that_takes_long_among_quick_ones_is_the_slowest(
 
 @memory
 def test_an_item_that_takes_long_after_quick_ones_is_the_slowest_and_the_last_that_is_not_timed(
-    clock: Clock, bell: Bell, shares_memory: bool
+    clock: Clock, ticker: Bell, shares_memory: bool
 ) -> None:
     durations = [QUICK] * 5000 + [SECOND_OF_WORK] * 4 + [QUICK] * 5000
-    work = works(clock, bell, rings_after=5000 * QUICK + 0.01)
+    work = works(clock, ticker, rings_after=5000 * QUICK + 0.01)
     ran = run(work, durations, Board(None), shares_memory=shares_memory, budget=2.5)
     assert ran.done == 5003
     assert ran.slowest in {5000, 5001, 5002}
@@ -337,7 +341,7 @@ def test_an_item_that_takes_long_after_quick_ones_is_the_slowest_and_the_last_th
 
 
 @memory
-def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, bell: Bell, shares_memory: bool) -> None:
+def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, ticker: Bell, shares_memory: bool) -> None:
     rows = list(range(10_000))
     bad = {7777, 7778, 7790, 9999}
 
@@ -351,7 +355,7 @@ def test_quick_items_that_fail_are_known_one_by_one(clock: Clock, bell: Bell, sh
     assert [position for position, _, _ in ran.failures] == sorted(bad)
     assert [seconds for _, _, seconds in ran.failures] == pytest.approx([QUICK] * 4)
     assert ran.values == [None if x in bad else x for x in rows]
-    assert (bell.left, bell.heard_by) == (1, [])
+    assert (ticker.left, ticker.heard_by) == (1, [])
 
 
 def test_the_bell_rings() -> None:

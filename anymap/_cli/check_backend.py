@@ -5,9 +5,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from anymap import _registry
 from anymap._errors import ConfigError
-from anymap.backends import Backend
+from anymap.backends import Backend, _registry
 
 if TYPE_CHECKING:
     from anymap.testing import Outcome

@@ -4,10 +4,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import anymap
-from anymap import _backend_choice
 from anymap._config import layers
 from anymap._errors import AnymapError, ConfigError
-from anymap._explain import explain
+from anymap._plan import choice
+from anymap._plan.explain import explain
 from anymap.progress._resolve import check
 
 if TYPE_CHECKING:
@@ -52,4 +52,4 @@ def _check_backends() -> None:
     config = layers.current()
     for info in anymap.available_backends():
         if info.available and config.options(info.name):
-            _backend_choice.made(config, info.name)
+            choice.made(config, info.name)

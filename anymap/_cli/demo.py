@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anymap
-from anymap import _cpus
 from anymap._cli._table import table
 from anymap._config import layers
+from anymap._host import cpus
 from anymap.progress import Finished, Started
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    workers = _cpus.count_workers(options.workers, "--workers")
+    workers = cpus.count_workers(options.workers, "--workers")
     work = WORKS[options.work](options.limit)
     backends, missing = _backends(options, work)
     _print(f"{work.title}.")

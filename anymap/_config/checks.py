@@ -9,9 +9,9 @@ import operator
 import re
 from typing import TYPE_CHECKING, Any
 
-from anymap import _cpus
 from anymap._errors import ConfigError
 from anymap._hints import did_you_mean
+from anymap._host import cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,7 +63,7 @@ def text(where: str, value: Any) -> str | None:
 
 def workers(where: str, value: Any) -> Any:
     """A share of the CPUs stays one: they are counted where the map runs."""
-    _cpus.count_workers(value, where)
+    cpus.count_workers(value, where)
     return value
 
 

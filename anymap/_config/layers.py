@@ -103,9 +103,9 @@ def _sendable(value: Any) -> Any:
 
 
 def _pickled(value: Any) -> bytes:
-    from anymap import _by_value  # noqa: PLC0415 - not where nothing is set
+    from anymap._host import by_value  # noqa: PLC0415 - not where nothing is set
 
-    return _by_value.dumps(value)
+    return by_value.dumps(value)
 
 
 def current() -> Config:

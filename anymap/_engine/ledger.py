@@ -137,7 +137,7 @@ class Ledger:
     def _innocent(self, size: int, now: float, *, partial: bool) -> Chunk | None:
         if any(chunk.alone for chunk in self._flying):
             return None
-        return self._returned(size) or self._ripe(now) or self._fresh(size, partial=partial)
+        return self._returned(size) or self._ready_at(now) or self._fresh(size, partial=partial)
 
     def _returned(self, size: int) -> Chunk | None:
         if not self._given_back:
@@ -147,7 +147,7 @@ class Ledger:
         self._requeue(chunk.part(size, len(chunk)))
         return chunk.part(0, size)
 
-    def _ripe(self, now: float) -> Chunk | None:
+    def _ready_at(self, now: float) -> Chunk | None:
         for chunk in self._again:
             if chunk.not_before <= now:
                 self._again.remove(chunk)
@@ -271,7 +271,7 @@ class Ledger:
         if len(chunk):
             bisect.insort(self._given_back, chunk, key=attrgetter("start"))
 
-    def next_ripe(self) -> float | None:
+    def next_ready(self) -> float | None:
         """Return when the next row may be tried again; ``None`` where none is waiting."""
         return 0.0 if self._given_back else min((chunk.not_before for chunk in self._again), default=None)
 

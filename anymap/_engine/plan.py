@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anymap._config.layers import Config
-    from anymap._letters import Told
-    from anymap._surroundings import Surroundings
+    from anymap._host.live_messages import Told
+    from anymap._propagate.environment_settings import EnvironmentSettings
     from anymap.backends.base import Backend
     from anymap.progress.events import Sink
 
@@ -83,7 +83,7 @@ class Plan:
     seed: int | None = None
     config: Config
     """The settings that hold."""
-    surroundings: Surroundings
+    environment_settings: EnvironmentSettings
     """What workers take over of the caller's surroundings."""
     context: Context = field(default_factory=copy_context)
     """The caller's context variables: what is called on other threads, sinks and handlers of logs, finds them there."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from anymap import _forks
 from anymap._engine.callers import callers_level
 from anymap._errors import UnsupportedOption
+from anymap._host import forks
 
 if TYPE_CHECKING:
     from anymap._engine.plan import Plan
@@ -18,7 +18,7 @@ def warn_of_forks(backend: Backend) -> None:
     """Warn where workers are about to be forked off this process, and a library in it does not survive that."""
     if not backend.traits.forks or backend.traits.borrowed:
         return
-    for library in _forks.dangerous_libraries():
+    for library in forks.dangerous_libraries():
         warnings.warn(
             f"{library} has been used in this process, and may wait for ever in the forks that backend {backend.name!r} is "
             "about to make: use backend='processes', whose workers are fresh interpreters",

@@ -7,20 +7,21 @@ from contextlib import closing
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from anymap import _exceptions, _failures
-from anymap._engine.landing import AsFinished, InOrder
-from anymap._engine.loop import TooManyFailures
+from anymap._engine.ordering import AsFinished, InOrder
+from anymap._engine.raising import without_ours
+from anymap._engine.run import TooManyFailures
 from anymap._errors import MapError
 from anymap._host.handlers import held_back
-from anymap._raising import without_ours
+from anymap._serialize import exceptions as _exceptions
+from anymap._serialize import failures as _failures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from anymap._engine.landing import Batch
-    from anymap._engine.loop import Run
+    from anymap._engine.ordering import Batch
     from anymap._engine.plan import Plan
+    from anymap._engine.run import Run
 
 R_co = TypeVar("R_co", covariant=True)
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from anymap._engine.landing import Batch
     from anymap._engine.ledger import Ledger
+    from anymap._engine.ordering import Batch
     from anymap._engine.plan import Plan
 
 _SLOW = 0.001
@@ -33,7 +33,7 @@ class Source(Protocol):
     """The next row may be long in coming: what is there is sent, though it fills no chunk."""
 
     @property
-    def dry(self) -> bool:
+    def empty(self) -> bool:
         """There is no row just now, and whoever brings one will wake the map."""
         ...
 
@@ -60,7 +60,7 @@ class AtOnce:
     """What is all there, for a map that may take it all: a range is cut into ranges, and its numbers made where they are used."""
 
     slow = False
-    dry = False
+    empty = False
 
     def __init__(self, rows: list[Any] | range | tuple[Any, ...]) -> None:
         self.ended = False
@@ -87,7 +87,7 @@ class Rows:
         self._pulling_since: float | None = None
 
     @property
-    def dry(self) -> bool:
+    def empty(self) -> bool:
         return False
 
     def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:
@@ -129,7 +129,7 @@ class Rows:
 class Listed:
     """Rows that are all there, of a map on a thread of its own that other threads may cancel."""
 
-    dry = False
+    empty = False
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self.ended = False
@@ -158,7 +158,7 @@ class Listed:
         self._cancelled = True
 
 
-class Feed:
+class QueueSource:
     """What other threads put in, row by row, each with the future that gets its outcome. Whoever does wakes the map."""
 
     slow = True
@@ -173,7 +173,7 @@ class Feed:
         self._pulled = 0
 
     @property
-    def dry(self) -> bool:
+    def empty(self) -> bool:
         return not (self._queue or self._closed)
 
     def put(self, future: Future[Any], row: Any) -> None:

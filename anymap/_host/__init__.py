@@ -1,1 +1,1 @@
-"""The operating system, as the rest of the package sees it."""
+"""The operating system of this host."""

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from anymap import _forks
+from anymap._host import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +98,7 @@ CALLERS = (_Handlers._handle.__code__, _Handlers.deliver.__code__)
 """What calls handlers: where its frame is, what follows in a traceback is a handler's."""
 
 _handlers = _Handlers()
-_forks.in_child(_handlers.begin_anew)
+forks.in_child(_handlers.begin_anew)
 
 
 class held_back:  # noqa: N801 - used as a function, and quicker than a generator made into one

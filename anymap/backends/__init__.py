@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anymap._channel import Channel, Line
-    from anymap._local.warm import at_shutdown
-    from anymap._worker import Answer, Task, run_task
+    from anymap._host.lifecycle import at_shutdown
+    from anymap._worker.channel import Channel, Line
+    from anymap._worker.task import Answer, Task, run_task
     from anymap.backends.base import Backend, ChunkLost, Traits
     from anymap.backends.codec import TaskCodec
     from anymap.backends.dask import Dask
@@ -46,8 +46,8 @@ _homes = {
     **dict.fromkeys(("Answer", "Backend", "Channel", "ChunkLost", "Line", "Task", "Traits"), "anymap.backends.base"),
     "ExecutorBackend": "anymap.backends.executor",
     "TaskCodec": "anymap.backends.codec",
-    "at_shutdown": "anymap._local.warm",
-    "run_task": "anymap._worker",
+    "at_shutdown": "anymap._host.lifecycle",
+    "run_task": "anymap._worker.task",
 }
 """Where the names are that those need who write a backend."""
 
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
     if name not in _classes:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from anymap import _registry  # noqa: PLC0415 - as above
+    from anymap.backends import _registry  # noqa: PLC0415 - as above
 
     return _registry.find(name.lower())
 

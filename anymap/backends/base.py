@@ -12,8 +12,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from anymap._channel import Channel, Line
-from anymap._worker import Answer, Task
+from anymap._worker.channel import Channel, Line
+from anymap._worker.task import Answer, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

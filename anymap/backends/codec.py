@@ -7,13 +7,14 @@ import io
 import pickle
 from typing import TYPE_CHECKING
 
-from anymap import _shipping, _worker
+from anymap._serialize import modules
+from anymap._worker import task as _worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from anymap._exceptions import Encoded
-    from anymap._worker import Answer, Task
+    from anymap._serialize.exceptions import Encoded
+    from anymap._worker.task import Answer, Task
     from anymap.backends.base import Backend
 
 __all__ = ["TaskCodec"]
@@ -41,10 +42,10 @@ class TaskCodec:
     """
 
     def __init__(self, backend: Backend, ship_modules: Iterable[str] = ()) -> None:
-        names = _shipping.check_names(ship_modules)
-        self.shipment = _shipping.pack(names) if names else None
+        names = modules.check_names(ship_modules)
+        self.shipment = modules.pack(names) if names else None
         self._owner = type(backend).__name__
-        path = () if backend.traits.borrowed else _shipping.caller_path()
+        path = () if backend.traits.borrowed else modules.caller_path()
         # Plain values, which a worker with another version of anymap can read too.
         self._head = pickle.dumps((_worker.dialect(), path, self.shipment and tuple(self.shipment)), 5)
 

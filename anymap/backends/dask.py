@@ -17,10 +17,20 @@ import dask.config
 from distributed import Client, KilledWorker, Security
 from distributed.comm import CommClosedError
 
-from anymap import _cpus, _shipping
-from anymap._dask import clients, inside, messages, misfits, own, places, store, submission, watch
 from anymap._errors import BackendConnectionError, ConfigError
-from anymap._local import warm
+from anymap._host import cpus, lifecycle
+from anymap._serialize import modules
+from anymap.backends._dask import (
+    clients,
+    connection,
+    in_task,
+    local_cluster,
+    messages,
+    mismatch,
+    scattered,
+    submission,
+    worker_slots,
+)
 from anymap.backends.base import Backend, Channel, ChunkLost, Task, Traits
 from anymap.backends.codec import TaskCodec
 
@@ -29,9 +39,9 @@ if TYPE_CHECKING:
 
     from distributed import Future as DaskFuture
 
-    from anymap._dask.submission import Key
-    from anymap._dask.watch import News
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
+    from anymap.backends._dask.connection import News
+    from anymap.backends._dask.submission import Key
 
 __all__ = ["Dask"]
 
@@ -98,31 +108,31 @@ class Dask(Backend):
         self._given = client
         self._security = Security(**security) if isinstance(security, Mapping) else security
         self._timeout = timeout
-        self._ship_modules = _shipping.check_names(ship_modules)
+        self._ship_modules = modules.check_names(ship_modules)
 
     def open(self, workers: int | None) -> None:
         self._exit = contextlib.ExitStack()
-        self._task = inside.running()
+        self._task = in_task.running()
         """The one that this map is called in."""
         self._seceded: int | None = None
         self._map = f"anymap-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
-        self._flights: dict[Key, _Flight] = {}
-        self._own: own.Cluster | None = None
+        self._in_flight: dict[Key, _InFlight] = {}
+        self._own: local_cluster.Cluster | None = None
         self._most = workers
         self._codec = TaskCodec(self, self._ship_modules)
         self._client = self._find_client(workers)
         self._where = self._client.scheduler.address
-        self._cluster = self._exit.enter_context(watch.watched(self._client, self._timeout, self._hear))
-        self._store = store.Store(self._client, self._map)
-        self._places = places.of(self._client) if self.traits.remote else None
+        self._cluster = self._exit.enter_context(connection.watched(self._client, self._timeout, self._hear))
+        self._store = scattered.Store(self._client, self._map)
+        self._places = worker_slots.of(self._client) if self.traits.remote else None
         self.workers = self.capacity()
 
     def expected_workers(self, workers: int | None) -> int | None:
         elsewhere = (self._address, self._scheduler_file, self._given, dask.config.get("scheduler-address", None))
         if any(place is not None for place in elsewhere) or clients.in_scope(self._timeout) is not None:
             return None
-        return workers or _cpus.available()
+        return workers or cpus.available()
 
     def _find_client(self, workers: int | None) -> Client:
         address = self._address
@@ -130,15 +140,15 @@ class Dask(Backend):
             address = clients.read_address(self._scheduler_file, self._timeout)
         if address is None:
             found = self._given or clients.in_scope(self._timeout)
-            if found is not None and inside.runs_here(found.loop):
+            if found is not None and in_task.runs_here(found.loop):
                 return clients.usable(found)
             if found is not None:  # from before this process was forked
                 return self._connect(found.scheduler.address, found.security)
             address = dask.config.get("scheduler-address", None)
         if address is not None:
             return self._connect(address, self._security)
-        self._most = workers or _cpus.available()
-        self._own = own.lease(workers, self.inner_threads, self.idle_timeout)
+        self._most = workers or cpus.available()
+        self._own = local_cluster.lease(workers, self.inner_threads, self.idle_timeout)
         self._exit.callback(self._own.give_back, workers)
         self.traits = Traits(kills=True)
         return self._own.client
@@ -153,39 +163,39 @@ class Dask(Backend):
         try:
             message, apart = messages.pack(task, self._codec.shipment, self._places, self._store)
             buffers = {"buffers": apart} if apart else {}
-            flight = _Flight(Future(), submission.submit(self._client, message, key, **buffers))
+            submitted = _InFlight(Future(), submission.submit(self._client, message, key, **buffers))
         except Exception as exc:
             if (gone := self._what_became_of_us()) is not None:
                 raise gone from exc
             raise
-        self._flights[key] = flight
-        flight.future.add_done_callback(partial(self._forget, key))
-        self._client.loop.add_callback(self._follow, flight)
-        return flight.future
+        self._in_flight[key] = submitted
+        submitted.future.add_done_callback(partial(self._forget, key))
+        self._client.loop.add_callback(self._follow, submitted)
+        return submitted.future
 
     def _forget(self, key: Key, _: object) -> None:
-        flight = self._flights.pop(key, None)
-        if flight is not None:
-            flight.remote.release()
+        submitted = self._in_flight.pop(key, None)
+        if submitted is not None:
+            submitted.remote.release()
 
-    async def _follow(self, flight: _Flight) -> None:
+    async def _follow(self, submitted: _InFlight) -> None:
         """See a task to its end; runs in the client's event loop."""
         try:
-            answer = self._codec.decode(await self._fetch(flight.remote))
+            answer = self._codec.decode(await self._fetch(submitted.remote))
         except KilledWorker as exc:
             worker = exc.last_worker.address
-            flight.end(_loss(worker, await self._own.death(worker) if self._own is not None else None))
+            submitted.end(_loss(worker, await self._own.death(worker) if self._own is not None else None))
         except (asyncio.CancelledError, CancelledError) as exc:
-            flight.end(self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc!r}"))
+            submitted.end(self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc!r}"))
         except MemoryError:
-            flight.end(ChunkLost(_NO_MEMORY))
+            submitted.end(ChunkLost(_NO_MEMORY))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the map must hear of it
-            flight.end(self._translate(exc))
+            submitted.end(self._translate(exc))
         else:
             if answer.broken is not None and answer.broken.type_name == "MemoryError":
-                flight.end(ChunkLost(_NO_MEMORY))
+                submitted.end(ChunkLost(_NO_MEMORY))
             else:
-                flight.land(answer)
+                submitted.land(answer)
 
     async def _fetch(self, remote: DaskFuture) -> bytes:
         await remote.exception()
@@ -198,28 +208,28 @@ class Dask(Backend):
     def _what_became_of_us(self, exc: Exception | None = None) -> Exception | None:
         """Return what to tell the map if the scheduler is gone; by ``exc`` that may be known before the client knows."""
         if self._own is not None and self._own.closed:
-            return warm.during_a_map()
+            return lifecycle.during_a_map()
         if self._client.status == "running" and not isinstance(exc, CommClosedError):
             return None
         return BackendConnectionError(f"the dask scheduler at {self._where} was lost while the map was running")
 
     def _translate(self, exc: Exception) -> Exception:
-        return self._what_became_of_us(exc) or misfits.misfit(exc, f"a worker of {self._where}") or exc
+        return self._what_became_of_us(exc) or mismatch.mismatch(exc, f"a worker of {self._where}") or exc
 
     def _hear(self, news: News) -> None:
         """Take in what the scheduler tells all clients. A worker that leaves as planned has its tasks moved."""
         if news.get("action") == "remove-worker" and not news.get("expected"):
             keys = (*news.get("processing-tasks", ()), *news.get("lost-computed-tasks", ()))
-            flights = [flight for key in keys if (flight := self._flights.get(key)) is not None]
+            in_flight = [submitted for key in keys if (submitted := self._in_flight.get(key)) is not None]
             worker = str(news.get("worker"))
             if self._own is None:
                 # At once: until dask hears that nobody wants it, it may give what has killed one worker to another.
-                _end(flights, _loss(worker))
+                _end(in_flight, _loss(worker))
             else:
-                self._client.loop.add_callback(self._end_when_told, self._own, flights, worker)
+                self._client.loop.add_callback(self._end_when_told, self._own, in_flight, worker)
 
-    async def _end_when_told(self, cluster: own.Cluster, flights: list[_Flight], worker: str) -> None:
-        _end(flights, _loss(worker, await cluster.death(worker)))
+    async def _end_when_told(self, cluster: local_cluster.Cluster, in_flight: list[_InFlight], worker: str) -> None:
+        _end(in_flight, _loss(worker, await cluster.death(worker)))
 
     def kill(self, pid: int) -> None:
         assert self._own is not None  # noqa: S101 - on others' clusters the trait is not declared
@@ -234,7 +244,7 @@ class Dask(Backend):
         return threads if self._most is None else min(threads, self._most)
 
     def poll(self) -> None:
-        self._cluster.glance()
+        self._cluster.check_interval()
         if self._task is not None and not self._task.is_wanted():
             raise BackendConnectionError("nobody waits any more for the dask task that this map was called in")
         if (gone := self._what_became_of_us()) is not None:
@@ -243,7 +253,7 @@ class Dask(Backend):
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         # To come back takes until another task of that worker has ended: not before the map has.
-        if self._task is not None and inside.leave_place():
+        if self._task is not None and in_task.leave_place():
             self._seceded = threading.get_ident()
         yield
 
@@ -253,13 +263,13 @@ class Dask(Backend):
             self._store.close()
         self._exit.close()
         if self._task is not None and self._seceded == threading.get_ident() and self._task.is_wanted():
-            inside.come_back()
+            in_task.come_back()
 
     def _end_all(self, exc: Exception) -> None:
-        _end(list(self._flights.values()), exc)
+        _end(list(self._in_flight.values()), exc)
 
 
-class _Flight(NamedTuple):
+class _InFlight(NamedTuple):
     """A task on its way: what the engine waits for, and what we wait for."""
 
     future: Future[Answer]
@@ -275,9 +285,9 @@ class _Flight(NamedTuple):
             self.future.set_exception(exc)
 
 
-def _end(flights: list[_Flight], exc: Exception) -> None:
-    for flight in flights:
-        flight.end(exc)
+def _end(in_flight: list[_InFlight], exc: Exception) -> None:
+    for submitted in in_flight:
+        submitted.end(exc)
 
 
 def _loss(worker: str, dead: dict[int, int] | None = None) -> ChunkLost:

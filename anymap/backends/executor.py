@@ -11,10 +11,11 @@ from functools import partial
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anymap import _shipping, _worker
 from anymap._errors import ConfigError
-from anymap._local.lent import OnLent, refuse_own_threads, run_on
-from anymap._local.pooled import describe
+from anymap._serialize import modules
+from anymap._worker import task as _worker
+from anymap.backends._shared.external import ExternalEngine, refuse_own_threads, run_on
+from anymap.backends._shared.pool_deaths import describe
 from anymap.backends.base import ChunkLost, Task, Traits
 from anymap.backends.codec import TaskCodec
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
 
 __all__ = ["ExecutorBackend", "ProcessExecutor", "ThreadExecutor"]
 
@@ -30,7 +31,7 @@ _TO_DIE = 1.0
 """Seconds between the moment when the pipe of a dead process is closed and that when its exit code can be read."""
 
 
-class ExecutorBackend(OnLent):
+class ExecutorBackend(ExternalEngine):
     """Runs tasks on an executor: any object whose ``submit(function, *arguments)`` returns a ``concurrent.futures.Future``.
 
     Given an executor of the user's, it uses that and leaves it as it was. ``ship_modules`` names modules and packages of
@@ -55,7 +56,7 @@ class ExecutorBackend(OnLent):
 
     def __init__(self, executor: Any = None, *, ship_modules: Iterable[str] = ()) -> None:
         super().__init__(executor)
-        self._ship_modules = _shipping.check_names(ship_modules)
+        self._ship_modules = modules.check_names(ship_modules)
 
     # --- what a subclass may override -----------------------------------------------------------------------------
 

@@ -34,17 +34,17 @@ from joblib.parallel import (
     get_active_backend,
 )
 
-from anymap import _leaving
 from anymap._errors import BackendConnectionError
-from anymap._local import pooled, warm
-from anymap._local.signals import interrupts_held_back
+from anymap._host import leaving, lifecycle
+from anymap._host.interrupts import interrupts_held_back
+from anymap.backends._shared import pool_deaths
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
 
 __all__ = ["Joblib"]
 
@@ -205,12 +205,12 @@ class _Engine(Backend):
         if backend.supports_retrieve_callback:
             return submit(calls, callback=functools.partial(self._land, future))
         job = submit(calls, callback=_ignore)
-        retrieve = functools.partial(pooled.settle, future, lambda: _only(self._retrieve(job)))
+        retrieve = functools.partial(pool_deaths.settle, future, lambda: _only(self._retrieve(job)))
         threading.Thread(target=retrieve, name="anymap-joblib", daemon=True).start()
         return job
 
     def _land(self, future: Future[Answer], out: Any) -> None:
-        pooled.settle(future, lambda: _only(self._backend.retrieve_result_callback(out)))
+        pool_deaths.settle(future, lambda: _only(self._backend.retrieve_result_callback(out)))
 
     def _retrieve(self, job: Any) -> Any:
         retrieve = getattr(self._backend, "retrieve_result", None)
@@ -293,12 +293,12 @@ class _Loky(_Engine):
             self._parallel.__enter__()
         self._parallel.n_jobs = wanted
         self.workers = min(given, wanted)
-        warm.at_shutdown(_end_idle_executor)
+        lifecycle.at_shutdown(_end_idle_executor)
         executor = self._backend._workers
-        if executor._initializer is not pooled.start_worker:
+        if executor._initializer is not pool_deaths.start_worker:
             # Not by joblib's option of that name: then the user's own calls would need another executor.
             executor._initargs = os.getpid(), False, executor._initializer, executor._initargs
-            executor._initializer = pooled.start_worker
+            executor._initializer = pool_deaths.start_worker
 
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         try:
@@ -318,7 +318,7 @@ class _Loky(_Engine):
 
     def _land(self, future: Future[Answer], out: Any) -> None:
         if self._is_open:
-            pooled.settle(future, lambda: self._outcome(out))
+            pool_deaths.settle(future, lambda: self._outcome(out))
 
     def _outcome(self, job: Future[list[Answer]]) -> Answer:
         try:
@@ -332,7 +332,7 @@ class _Loky(_Engine):
             dead = {worker.pid: worker.exitcode for worker in workers if worker.exitcode is not None}
             if not dead and not isinstance(exc, TerminatedWorkerError):
                 raise
-            raise ChunkLost(pooled.describe(dead) or "a worker ended", dead or None) from exc
+            raise ChunkLost(pool_deaths.describe(dead) or "a worker ended", dead or None) from exc
 
     def _abort(self) -> None:
         # They end by themselves, unless one is stuck. When told to abort, loky trips over futures that are cancelled
@@ -358,7 +358,7 @@ def _close_at_exit() -> None:
 
 
 def _close_all_on_loky() -> None:
-    _leaving.finish_all()
+    leaving.finish_all()
     for engine in list(_open_on_loky):
         # Its futures stay as they are: a thread that waits for one has nothing more to say now.
         engine._is_open = False
@@ -423,14 +423,16 @@ def _count_alive(executor: Any) -> int:
     return sum(worker.is_alive() for worker in list(executor._processes.values()))
 
 
-class _Pool(pooled.OnPool, _Engine):
+class _Pool(pool_deaths.OnPool, _Engine):
     """A ``multiprocessing`` pool for this map."""
 
     traits = Traits(kills=True, forks=True)
 
     def open(self, workers: int | None) -> None:
         self._folders: list[Any] = []
-        self._keeper = pooled.PoolKeeper(self._make_pool, lambda _, task, future: self._send(task, future), ChunkLost)
+        self._keeper = pool_deaths.PoolKeeper(
+            self._make_pool, lambda _, task, future: self._send(task, future), ChunkLost
+        )
         super().open(workers)
         self.traits = Traits(kills=True, forks=self._backend._pool._ctx.get_start_method() == "fork")
 
@@ -449,13 +451,13 @@ class _Pool(pooled.OnPool, _Engine):
     def _make_pool(self) -> Any:
         backend = self._backend
         options = getattr(backend, "backend_kwargs", {})  # joblib has them since 1.5
-        arguments = pooled.worker_arguments(options.get("initializer"), options.get("initargs", ()))
+        arguments = pool_deaths.worker_arguments(options.get("initializer"), options.get("initargs", ()))
         backend.configure = functools.partial(type(backend).configure, backend, **arguments)
         loky_tracker.ensure_running()  # whoever starts it lets interrupts in again
         # Before joblib 1.5 it was called _backend_args.
         settings = getattr(self._parallel, "_backend_kwargs", None) or self._parallel._backend_args
         given = settings.get("context") or multiprocessing.get_context()
-        settings["context"] = pooled.remembering(getattr(given, "given", given))
+        settings["context"] = pool_deaths.remembering(getattr(given, "given", given))
         with interrupts_held_back():
             self._parallel.__enter__()
         self._folders.append(backend._pool._temp_folder_manager)
@@ -471,7 +473,7 @@ class _Dask(_Engine):
         if not self._is_connected():
             gone = BackendConnectionError(f"the dask scheduler is gone: {self._backend.client!r}")
             for future in list(self._jobs):
-                pooled.fail(future, gone)
+                pool_deaths.fail(future, gone)
 
     def _is_connected(self) -> bool:
         return bool(self._backend.client.status == "running")
@@ -488,23 +490,23 @@ class _Dask(_Engine):
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         job = super()._send(task, future)
         # The callback is called for a result only.
-        job.add_done_callback(functools.partial(self._land_error, future))
+        job.add_done_callback(functools.partial(self._complete_error, future))
         return job
 
     def _land(self, future: Future[Answer], out: Any) -> None:
         if isinstance(out, CancelledError):
-            pooled.fail(future, ChunkLost("dask cancelled the task"))
+            pool_deaths.fail(future, ChunkLost("dask cancelled the task"))
         else:
             super()._land(future, out)
 
-    def _land_error(self, future: Future[Answer], job: Future[Any]) -> None:
+    def _complete_error(self, future: Future[Answer], job: Future[Any]) -> None:
         from distributed import KilledWorker  # noqa: PLC0415 - loaded already, where there is a dask backend
 
         exc = job.exception()
         if isinstance(exc, KilledWorker):
             exc = ChunkLost("each dask worker that ran it died")
         if exc is not None:
-            pooled.fail(future, exc)
+            pool_deaths.fail(future, exc)
 
     def _abort(self) -> None:
         jobs, results = set(self._jobs.values()), self._backend._results

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pathos import helpers
 
-from anymap import _cpus
 from anymap._errors import UnsupportedOption
-from anymap._local import inner_threads, pooled
-from anymap._local.signals import interrupts_held_back
+from anymap._host import cpus, inner_threads
+from anymap._host.interrupts import interrupts_held_back
+from anymap.backends._shared import pool_deaths
 from anymap.backends.base import ChunkLost, Task, Traits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
 
 __all__ = ["Pathos"]
 
 
-class Pathos(pooled.OnPool):
+class Pathos(pool_deaths.OnPool):
     """A pathos pool of its own for each map, apart from the pools that pathos caches.
 
     The workers are forks of this process, made when the map begins: they see its globals as they are then. That is also
@@ -36,11 +36,11 @@ class Pathos(pooled.OnPool):
 
     def open(self, workers: int | None) -> None:
         self.workers = self.expected_workers(workers)
-        self._keeper = pooled.PoolKeeper(self._make_pool, _send, ChunkLost)
+        self._keeper = pool_deaths.PoolKeeper(self._make_pool, _send, ChunkLost)
         self._keeper.start()
 
     def expected_workers(self, workers: int | None) -> int:
-        return workers or _cpus.available()
+        return workers or cpus.available()
 
     def _make_pool(self) -> Any:
         if helpers.mp.current_process().daemon:
@@ -48,8 +48,8 @@ class Pathos(pooled.OnPool):
                 "a worker of a pathos pool cannot have a pathos pool of its own: "
                 "use backend='threads' or 'serial' for the inner map"
             )
-        arguments = pooled.worker_arguments(inner_threads.limit, (self.workers, self.inner_threads))
-        context = pooled.remembering(helpers.mp.get_context("fork"))
+        arguments = pool_deaths.worker_arguments(inner_threads.limit, (self.workers, self.inner_threads))
+        context = pool_deaths.remembering(helpers.mp.get_context("fork"))
         try:
             with interrupts_held_back():
                 return helpers.ProcessPool(self.workers, context=context, **arguments)
@@ -64,6 +64,6 @@ class Pathos(pooled.OnPool):
 def _send(pool: Any, task: Task, future: Future[Answer]) -> None:
     pool.apply_async(
         task,
-        callback=lambda answer: pooled.settle(future, lambda: answer),
-        error_callback=partial(pooled.fail, future),
+        callback=lambda answer: pool_deaths.settle(future, lambda: answer),
+        error_callback=partial(pool_deaths.fail, future),
     )

@@ -8,10 +8,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from anymap import _board, _watch, _worker
 from anymap._errors import BackendConnectionError
-from anymap._local.lent import OnLent, fail, refuse_own_threads, run_on
-from anymap._local.pooled import describe
+from anymap._host import parent_watch, status_board
+from anymap._worker import task as _worker
+from anymap.backends._shared.external import ExternalEngine, fail, refuse_own_threads, run_on
+from anymap.backends._shared.pool_deaths import describe
 from anymap.backends.base import ChunkLost, Task, Traits
 from anymap.backends.codec import TaskCodec
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from anymap._board import Mark
-    from anymap._worker import Answer
+    from anymap._host.status_board import Mark
+    from anymap._worker.task import Answer
 
 __all__ = ["PathosProcessPool", "PathosThreadPool", "ProcessPool", "ThreadPool"]
 
@@ -32,7 +33,7 @@ _STANDSTILL = 30.0
 """Seconds without any sign of life, after a death, until a pool is given up."""
 
 
-class ThreadPool(OnLent):
+class ThreadPool(ExternalEngine):
     """Threads of this process."""
 
     name: ClassVar[str] = "ThreadPool"
@@ -85,18 +86,18 @@ class ProcessPool(ThreadPool):
         self.traits = Traits(borrowed=True, forks=self._engine._ctx.get_start_method() == "fork")
         # As bytes: a worker that cannot load what it is sent dies of it.
         self._codec = TaskCodec(self)
-        self._board: _board.Buffer | None = None
+        self._board: status_board.Buffer | None = None
         self._living: dict[int, Any] = {}
         self._ended: dict[int, int | None] = {}
         self._due: dict[Future[Answer], float] = {}
         self._worried = self._probing = False
         self._last_sign: tuple[float, object] = time.monotonic(), None
-        self._look_round()
+        self._tick()
 
     def poll(self) -> None:
         # These first: who has signed by now is among those that live, or has died.
         marks = [(future, sent.task, self._mark(sent.task)) for future, sent in list(self._sent.items())]
-        self._look_round()
+        self._tick()
         for future, task, mark in marks:
             if time.monotonic() >= self._lost_at(future, task, mark):
                 self._lose(future, mark.pid)
@@ -117,10 +118,10 @@ class ProcessPool(ThreadPool):
 
     def _mark(self, task: Task) -> Mark:
         if self._board is None:
-            self._board = _board.attach(task.spec.board)
-        return _board.read(self._board, task.slot)
+            self._board = status_board.attach(task.spec.board)
+        return status_board.read(self._board, task.slot)
 
-    def _look_round(self) -> None:
+    def _tick(self) -> None:
         """See who lives. The pool forgets the dead before anybody can ask for their exit codes."""
         known = {**self._living, **{worker.pid: worker for worker in self._engine._pool[:]}}
         ended = {pid: worker.exitcode for pid, worker in known.items() if worker.exitcode is not None}
@@ -130,7 +131,7 @@ class ProcessPool(ThreadPool):
 
     def _is_gone(self, pid: int) -> bool:
         # One that has just been started may not be in the pool's list yet.
-        return pid != 0 and pid not in self._living and (pid in self._ended or not _watch._exists(pid))
+        return pid != 0 and pid not in self._living and (pid in self._ended or not parent_watch._exists(pid))
 
     def _lost_at(self, future: Future[Answer], task: Task, mark: Mark) -> float:
         """Return when to take a task for lost."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from anymap import _cpus
 from anymap._errors import ConfigError
-from anymap._local import pool
+from anymap._host import cpus
+from anymap.backends._processes import pool
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
 
 __all__ = ["Processes"]
 
@@ -65,7 +65,7 @@ class Processes(Backend):
             )
 
     def expected_workers(self, workers: int | None) -> int:
-        return workers or _cpus.available()
+        return workers or cpus.available()
 
     def submit(self, task: Task) -> Future[Answer]:
         return self._lease.submit(task)

@@ -8,12 +8,11 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, ClassVar
 
-from anymap import _cpus
-from anymap._local import inner_threads
+from anymap._host import cpus, inner_threads
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
 
     _Job = tuple[Future["Answer"], Task]
 
@@ -37,7 +36,7 @@ class Threads(Backend):
         self._limit = inner_threads.limit(self.workers, self.inner_threads)
 
     def expected_workers(self, workers: int | None) -> int:
-        return workers or _cpus.available()
+        return workers or cpus.available()
 
     def submit(self, task: Task) -> Future[Answer]:
         future: Future[Answer] = Future()
@@ -59,7 +58,7 @@ class Threads(Backend):
             self._threads.remove(stuck)
 
     def close(self, *, abandon: bool) -> None:
-        made = sys.modules.get("anymap._per_worker")
+        made = sys.modules.get("anymap._in_worker.per_worker")
         # Before they are told to end: then they may be about to close it, and have nothing that is not closed to show.
         is_to_close = not abandon and made is not None and made.anything_made()
         for _ in self._threads:
@@ -97,7 +96,7 @@ class Threads(Backend):
             del self._running[thread], job, future, task
             if not takes_more:
                 break
-        if (made := sys.modules.get("anymap._per_worker")) is not None:
+        if (made := sys.modules.get("anymap._in_worker.per_worker")) is not None:
             made.close_here()
 
 

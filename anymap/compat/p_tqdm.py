@@ -27,10 +27,10 @@ import operator
 from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
-from anymap import _cpus
-from anymap._api import pmap
-from anymap._failures import failure
-from anymap._raising import in_one_frame
+from anymap._engine.raising import in_one_frame
+from anymap._host import cpus
+from anymap._map import pmap
+from anymap._serialize.failures import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -169,4 +169,4 @@ def _share(num_cpus: float) -> int:
     if not 0 < num_cpus < math.inf:
         raise ValueError(f"num_cpus={num_cpus} is no share of the CPUs; 1.0 stands for all of them")
     # p_tqdm counts the machine's CPUs. Ours may be fewer, and a share that was good there must not become none here.
-    return max(1, round(num_cpus * _cpus.available()))
+    return max(1, round(num_cpus * cpus.available()))

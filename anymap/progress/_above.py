@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from anymap import _forks
+from anymap._host import forks
 from anymap.progress._where import beneath
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["above_bars", "guard_handlers", "is_any_bar_open", "release_handlers"]
 
-_lock = _forks.Lock()
+_lock = forks.Lock()
 _guarded: list[logging.Handler] = []
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anymap import _forks
 from anymap._errors import ConfigError
+from anymap._host import forks
 from anymap.progress._above import guard_handlers, release_handlers
 from anymap.progress._titles import title, what_runs
 from anymap.progress._troubles import troubles
@@ -144,7 +144,7 @@ class _Display:
         release_handlers()
 
 
-_lock = _forks.Lock()
+_lock = forks.Lock()
 _displays: list[_Display] = []
 """Those that are open, one for each console."""
 
@@ -162,5 +162,5 @@ def _join(console: Console | None) -> _Display:
 
 
 # They are the parent's to draw.
-_forks.in_child(_displays.clear)
-_forks.in_child(release_handlers)
+forks.in_child(_displays.clear)
+forks.in_child(release_handlers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anymap._errors import MapError, NotPicklable, RemoteError
-from anymap._failures import failure
+from anymap._serialize.failures import failure
 from anymap.testing import _samples as samples
 from anymap.testing._exam import Exam, promises
 from anymap.testing._verdicts import applies_if, expect, expect_equal, expect_raises

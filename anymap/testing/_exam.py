@@ -14,10 +14,10 @@ import unittest
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from anymap import _registry
-from anymap._api import pmap
 from anymap._errors import ConfigError
-from anymap._local.warm import shutdown
+from anymap._host.lifecycle import shutdown
+from anymap._map import pmap
+from anymap.backends import _registry
 from anymap.backends.base import Backend
 from anymap.testing import _samples as samples
 from anymap.testing._station import Station

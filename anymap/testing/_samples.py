@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._api import pmap
-from anymap._task_progress import track
+from anymap._in_worker.task_progress import track
+from anymap._map import pmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,12 @@ import inspect
 from concurrent.futures import CancelledError, wait
 from typing import TYPE_CHECKING, Any
 
-from anymap._api import pmap
-from anymap._engine.carrier import make_carrier
-from anymap._engine.hearing import Hearing
+from anymap._engine.codec import make_codec
 from anymap._engine.ledger import Chunk
 from anymap._engine.supervisor import Supervisor
-from anymap._plan import make_plan
+from anymap._engine.telemetry.router import MessageRouter
+from anymap._map import pmap
+from anymap._plan.make import make_plan
 from anymap.backends.base import ChunkLost
 from anymap.testing._verdicts import fail
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from anymap._worker import Answer, Task
+    from anymap._worker.task import Answer, Task
     from anymap.backends.base import Backend
 
 
@@ -37,7 +37,7 @@ class Station:
         self._supervisor = Supervisor(self._poll)
         try:
             self.backend.open(plan.workers)
-            self._carrier = make_carrier(plan, Hearing({}))
+            self._codec = make_codec(plan, MessageRouter({}))
         except BaseException as exc:
             self._close_after(exc)
             raise
@@ -45,7 +45,7 @@ class Station:
 
     def task(self, *rows: Any) -> Task:
         """Make a task of these items."""
-        return self._carrier.task(Chunk(0, list(rows)), self._carrier.board.take(), None)
+        return self._codec.task(Chunk(0, list(rows)), self._codec.board.take(), None)
 
     def submit(self, *rows: Any) -> Future[Answer]:
         return self.backend.submit(self.task(*rows))
@@ -59,10 +59,10 @@ class Station:
         """Wait for a task's results."""
         answer = self.answer(future)
         if answer.broken is not None:
-            raise self._carrier.error(answer.broken)
+            raise self._codec.error(answer.broken)
         for _, raised, _ in answer.failures:
-            raise self._carrier.error(raised)
-        return list(self._carrier.values(answer)[0])
+            raise self._codec.error(raised)
+        return list(self._codec.values(answer)[0])
 
     def loss(self, future: Future[Answer]) -> ChunkLost | CancelledError | None:
         """Wait for a task to end; return how it was lost, or ``None`` if it was not."""
@@ -87,11 +87,11 @@ class Station:
         self._closed = True
         self._supervisor.stop()
         if abandon:
-            self._carrier.board.cancel()
+            self._codec.board.cancel()
         try:
             self.backend.close(abandon=abandon)
         finally:
-            self._carrier.close(clean=False)
+            self._codec.close(clean=False)
         if self._trouble is not None:
             raise self._trouble
 

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from anymap._errors import AnymapError, ItemTimeout, UnsupportedOption, WorkerLost
-from anymap._failures import failure
+from anymap._serialize.failures import failure
 from anymap.testing import _samples as samples
 from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises
 from anymap.testing._verdicts import applies_if, expect, expect_equal, expect_raises

@@ -8,13 +8,14 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from anymap import _board, _payload
+from anymap._host import status_board
+from anymap._serialize import packing
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from anymap._worker import Answer
+    from anymap._worker.task import Answer
 
 __all__ = ["Gate", "Held"]
 
@@ -34,7 +35,7 @@ class Held:
         """The items that the task brings; tuples where the map has several iterables."""
         if self.task.spec.shares_memory:
             return list(self.task.rows)
-        opened = _payload.unpack(self.task.rows, keep=True)
+        opened = packing.unpack(self.task.rows, keep=True)
         return [opened[position] for position in range(len(self))]
 
     def __repr__(self) -> str:
@@ -121,7 +122,7 @@ class Gate(Backend):
     def mark(self, which: int | Held, position: int, *, pid: int = 1, seconds_ago: float = 0.0) -> None:
         """Have the status board say that process ``pid`` has been at row ``position`` of a task for so many seconds."""
         buffer, offset = _place(self._find(which))
-        _board._slot.pack_into(buffer, offset, pid, position, time.monotonic() - seconds_ago)
+        status_board._slot.pack_into(buffer, offset, pid, position, time.monotonic() - seconds_ago)
 
     # --- the contract ---------------------------------------------------------------------------------------------
 
@@ -189,13 +190,13 @@ class Gate(Backend):
             return held
 
 
-def _place(held: Held) -> tuple[_board.Buffer, int]:
+def _place(held: Held) -> tuple[status_board.Buffer, int]:
     """Return the status board of a task's map, and where on it the task's slot is."""
     spec = held.task.spec
-    buffer = spec.board if spec.shares_memory else _board.attach(spec.board)
-    return buffer, _board.HEADER + _board.SLOT * held.task.slot
+    buffer = spec.board if spec.shares_memory else status_board.attach(spec.board)
+    return buffer, status_board.HEADER + status_board.SLOT * held.task.slot
 
 
-def _mark(held: Held) -> _board.Mark:
+def _mark(held: Held) -> status_board.Mark:
     buffer, offset = _place(held)
-    return _board.Mark(*_board._slot.unpack_from(buffer, offset))
+    return status_board.Mark(*status_board._slot.unpack_from(buffer, offset))

@@ -1,0 +1,459 @@
+"""Chunks in the air: launching them, and entering in the ledger what became of each.
+
+Works on threads of all kinds: the iterating one, the supervisor, the backend's. The lock guards the ledger and is
+never held while something is pickled or submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from anymap._engine import sizing
+from anymap._engine.codec import Refused
+from anymap._engine.ledger import Ledger
+from anymap._engine.telemetry import rates
+from anymap._engine.telemetry.measures import Timings
+from anymap._engine.telemetry.router import MessageRouter
+from anymap._errors import ItemTimeout, WorkerLost
+from anymap._host import memory, status_board
+from anymap._serialize import exceptions, failures
+from anymap._worker.task import Answer
+from anymap.backends.base import ChunkLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anymap._engine.codec import Codec
+    from anymap._engine.ledger import Chunk, Counts
+    from anymap._engine.plan import Plan
+    from anymap._engine.telemetry.item_events import ItemEvents
+    from anymap._host.status_board import Mark
+    from anymap._worker.task import Task
+
+
+class Arrival(NamedTuple):
+    """What became of rows, for the iterating thread to load and land."""
+
+    chunk: Chunk
+    answer: Answer | None
+    again: frozenset[int] = frozenset()
+    """Positions that will be tried again and have no outcome yet."""
+    death: tuple[Exception, float, str] | None = None
+    """What ended the only row of ``chunk`` where there is no answer: exception, seconds, worker."""
+
+
+class Dispatcher:
+    """The launching and landing of one map's chunks."""
+
+    def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
+        """``news`` is called, on any thread, when there is something to deliver or to launch."""
+        self.ledger = Ledger()
+        self.timings = Timings()
+        self.arrivals: deque[Arrival] = deque()
+        self.broken: BaseException | None = None
+        """What ended the map, if it is no item's error."""
+        self.gave_up = False
+        """An item was left running, and its worker still writes to the board."""
+        self.codec: Codec | None = None
+        self._plan = plan
+        self._backend = plan.backend
+        self._news = news
+        self.router = MessageRouter(plan.listeners, plan.context)
+        self.item_events: ItemEvents | None = None
+        """``None`` where nobody wants to hear of single items and workers."""
+        self._rate = rates.recall(plan.backend.name, plan.func)
+        self._target_duration = sizing.EACH_SOON if plan.lazy or plan.total is None else sizing.ALL_SOON
+        self._lock = threading.RLock()
+        self._slots: dict[Chunk, int] = {}
+        """Where on the board each chunk in flight says how far it is."""
+        self._futures: dict[Chunk, Future[Answer]] = {}
+        self._dead: set[int] = set()
+        self._killed: set[int] = set()
+        """Workers that were to be killed for an item that was out of time."""
+        self._stopped_submitting = False
+        self._too_many_failures = False
+        self._abandoned = False
+        self._last_death: Exception | None = None
+
+    # --- how much at once -----------------------------------------------------------------------------------------
+
+    def workers(self) -> int:
+        return max(self._backend.capacity(), 1)
+
+    def total(self) -> int | None:
+        return self.ledger.pulled if self.ledger.exhausted else self._plan.total
+
+    def window(self) -> int:
+        if self._plan.window is not None:
+            return self._plan.window
+        if self._one_by_one():
+            return 1
+        return 2 * self.workers() * self._chunksize_by_rate()
+
+    def chunksize(self) -> int:
+        size = self._chunksize_by_rate()
+        if self._plan.window is not None and self._plan.chunksize is None:
+            size = min(size, max(self._plan.window // (2 * self.workers()), 1))
+        return size
+
+    def _chunksize_by_rate(self) -> int:
+        if self._one_by_one():
+            return 1
+        if self._plan.chunksize is not None:
+            return self._plan.chunksize
+        total = self.total()
+        remaining = None if total is None else max(total - self.ledger.pulled + self.ledger.waiting_rows(), 1)
+        return sizing.chunksize(self._rate, self._target_duration, self.workers(), remaining)
+
+    def _one_by_one(self) -> bool:
+        # Where the caller's thread does the work itself, a lazy map can be as lazy as the builtin one; and an input
+        # that waits for the result of an item would wait for ever if it were asked for one more.
+        return self._backend.traits.inline and (self._plan.lazy or not self._plan.prompt)
+
+    # --- launching ------------------------------------------------------------------------------------------------
+
+    def fill(self, *, partial_chunks: bool) -> None:
+        """Launch what there is to launch; one chunk beyond each worker's own keeps workers from waiting.
+
+        ``partial_chunks``: rather than leave a worker idle, send it less than a chunk.
+        """
+        while (taken := self._take(partial_chunks=partial_chunks)) is not None:
+            self._launch(*taken)
+
+    def fall_silent(self) -> None:
+        """Tell no news any more, and hold nobody who listens."""
+        self._news = _nothing
+
+    def remember(self, *, complete: bool) -> None:
+        """Keep for the next map how long items took."""
+        backend, func, items = self._backend.name, self._plan.func, self.ledger.counts.done
+        rates.remember(backend, func, self._rate)
+        if complete and items:
+            rates.note_speed(backend, func, self.timings.costs().busy / items)
+
+    def stop_submitting(self) -> None:
+        """Launch nothing any more."""
+        self._stopped_submitting = True
+
+    def abandon(self) -> None:
+        """Wait for nothing any more: what is still in flight is cancelled, not lost."""
+        self.stop_submitting()
+        self._abandoned = True
+
+    def fail(self, exc: BaseException) -> None:
+        """End the map with an error that is no item's."""
+        with self._lock:
+            if self.broken is None:
+                if self._last_death is not None:
+                    exc.add_note(f"anymap: before that, {self._last_death}")
+                self.broken = exc
+        self.stop_submitting()
+        self._news()
+
+    def _take(self, *, partial_chunks: bool) -> tuple[Chunk, int] | None:
+        assert self.codec is not None  # noqa: S101 - set before the first launch
+        if not self.ledger.waiting:
+            return None
+        with self._lock:
+            workers = self.workers()
+            flying = self.ledger.flying
+            limit = 1 if self._backend.traits.inline else 2 * workers
+            if self._stopped_submitting or flying >= limit or self.codec.board.full:
+                return None
+            partial_chunks = self.ledger.exhausted or (partial_chunks and flying < workers)
+            chunk = self.ledger.next(self.chunksize(), time.monotonic(), partial=partial_chunks)
+            if chunk is None:
+                return None
+            slot = self._slots[chunk] = self.codec.board.take()
+            return chunk, slot
+
+    def _launch(self, chunk: Chunk, slot: int) -> None:
+        assert self.codec is not None  # noqa: S101
+        budget = None if self._plan.chunksize is not None else sizing.budget(self._rate, self._target_duration)
+        sent = time.monotonic()
+        try:
+            task = self.codec.task(chunk, slot, budget, self._may_fail_yet())
+            with self._lock:
+                self.timings.packing += time.monotonic() - sent
+                self._rate.weigh(len(chunk), self.codec.weight(task.rows))
+            future = self._submit(task)
+        except Refused as refused:
+            self._enter_refusal(chunk, slot, refused)
+        except Exception as exc:  # noqa: BLE001 - the engine broke, or the map was closed meanwhile
+            if not self._stopped_submitting:  # else the map ends for another reason, which came first
+                self.fail(exc)
+        else:
+            with self._lock:
+                if self.ledger.is_flying(chunk):
+                    self._futures[chunk] = future
+            if self._backend.traits.inline and not future.done():
+                message = f"backend {self._backend.name!r} is declared inline, and returned from submit with the task not done"
+                self.fail(RuntimeError(message))
+            future.add_done_callback(partial(self._on_done, chunk, slot, sent))
+
+    def _submit(self, task: Task) -> Future[Answer]:
+        future = self._backend.submit(task)
+        if not isinstance(future, Future):
+            got = exceptions.safe_repr(future)
+            raise TypeError(f"backend {self._backend.name!r} returned {got} from submit, and no Future")
+        return future
+
+    # --- landing --------------------------------------------------------------------------------------------------
+
+    def _on_done(self, chunk: Chunk, slot: int, sent: float, future: Future[Answer]) -> None:
+        try:
+            self._enter(chunk, slot, time.monotonic() - sent, future)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the iterating thread must hear of it
+            self.fail(exc)
+        self._news()
+
+    def _enter(self, chunk: Chunk, slot: int, under_way: float, future: Future[Answer]) -> None:
+        try:
+            answer = future.result()
+        except (ChunkLost, CancelledError) as lost:
+            self._enter_loss(chunk, slot, lost)
+        else:
+            self._enter_answer(chunk, slot, under_way, answer)
+
+    def _enter_answer(self, chunk: Chunk, slot: int, under_way: float, answer: Answer) -> None:
+        if not isinstance(answer, Answer) or answer.slot != slot or answer.done > len(chunk):
+            self.fail(
+                RuntimeError(
+                    f"backend {self._backend.name!r} gave a task an answer that is not its own: {exceptions.safe_repr(answer)}"
+                )
+            )
+            return
+        assert self.codec is not None  # noqa: S101
+        if answer.told:
+            self.router.receive_letters(answer.told)
+        if answer.broken is not None:
+            self.fail(self._not_run(answer))
+            return
+        with self._lock:
+            if not self._come_down(chunk, slot):
+                return
+            self.timings.note(answer, chunk.start)
+            self._rate.note(answer.done, answer.seconds, answer.longest, under_way)
+            if answer.done:
+                self._rate.weigh(answer.done, self.codec.weight(answer.values))
+            raised = {position: exc for position, exc, _ in answer.failures}
+            verdict = partial(self._retry_raised, raised)
+            again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
+            self._note_failures(len(raised) - len(again))
+            if self.item_events is not None:
+                self.item_events.land(chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised})
+            if answer.done:
+                self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
+
+    def enter_loading(self, chunk: Chunk, unloadable: dict[int, Exception], worker: str, seconds: float) -> None:
+        """Enter how long a chunk's results took to load, and which of them cannot be loaded here."""
+        with self._lock:
+            self.timings.packing += seconds
+            self.ledger.fail_to_load(len(unloadable))
+            self._note_failures(len(unloadable))
+            if self.item_events is not None:
+                self.item_events.fail_to_load(chunk, unloadable, worker)
+
+    def forget_attempts(self, index: int) -> int:
+        """Return how many attempts an item took whose outcome is known now."""
+        with self._lock:
+            return self.ledger.forget_attempts(index)
+
+    def _not_run(self, answer: Answer) -> Exception:
+        assert self.codec is not None  # noqa: S101
+        exc = self.codec.error(answer.broken)
+        exc.add_note(f"anymap: worker {answer.worker} could not run what it was sent")
+        return exc
+
+    def _enter_refusal(self, chunk: Chunk, slot: int, refused: Refused) -> None:
+        with self._lock:
+            if not self._come_down(chunk, slot):
+                return
+            self.ledger.refuse(chunk, refused.errors)
+            self._note_failures(len(refused.errors))
+            for position, cause in refused.errors.items():
+                exc = type(cause)(f"the argument of item {chunk.start + position} cannot be sent to a worker: {cause}")
+                exc.__cause__ = cause.__cause__
+                if self.item_events is not None:
+                    self.item_events.die(chunk.start + position, exc, 1, 0.0, "", is_final=True)
+                self._arrive_dead(chunk, position, exc, 0.0, "")
+        self._news()
+
+    def _enter_loss(self, chunk: Chunk, slot: int, lost: BaseException) -> None:
+        assert self.codec is not None  # noqa: S101
+        dead = getattr(lost, "dead", None)
+        with self._lock:
+            mark = self.codec.board.read(slot)
+            if not self._come_down(chunk, slot) or self._abandoned:
+                return
+            newly_dead = self._count_dead(dead)
+            certain = chunk.expired is not None or (dead is not None and mark.pid in dead)
+            blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
+            if self.item_events is not None:
+                self.item_events.lose(chunk, blamed, str(lost), newly_dead)
+            if blamed is not None:
+                self._enter_death(chunk, blamed, mark, lost)
+
+    def _enter_death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> None:
+        exc = self._last_death = self._death(chunk, position, mark, lost)
+        seconds = time.monotonic() - mark.began if mark.began else 0.0
+        worker = str(mark.pid or "unknown")
+        is_final = self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic())
+        if self.item_events is not None:
+            attempts = self.ledger.failed_so_far(chunk, position)
+            self.item_events.die(chunk.start + position, exc, attempts, seconds, worker, is_final=is_final)
+        if is_final:
+            self._note_failures(1)
+            self._arrive_dead(chunk, position, exc, seconds, worker)
+
+    def _running_position(self, chunk: Chunk, mark: Mark, dead: Any) -> int | None:
+        """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if nobody knows."""
+        if self._backend.traits.remote:
+            if chunk.expired is None:
+                return None
+            return chunk.expired if mark.position == chunk.expired else -1
+        if dead is not None and mark.pid not in dead:
+            return -1
+        if chunk.expired != mark.position and mark.pid in self._killed:
+            # What was out of time ended just before its worker was killed for it, and what came after it is not to blame.
+            return -1
+        return mark.position
+
+    def _death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> Exception:
+        name = failures.item_name(chunk.start + position, chunk.rows[position], shown=self._plan.show_items)
+        if chunk.expired == position:
+            return ItemTimeout(f"{name} took longer than timeout={self._plan.timeout:g} s")
+        dead = getattr(lost, "dead", None) or {}
+        exitcode = dead.get(mark.pid, next(iter(dead.values()), None))
+        if mark == status_board.UNTOUCHED and not self._backend.traits.remote:
+            return WorkerLost(
+                f"workers end before they begin {name}, again and again: {lost}{memory.explain(exitcode)}", exitcode
+            )
+        return WorkerLost(f"the worker that ran {name} died: {lost}{memory.explain(exitcode)}", exitcode)
+
+    def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
+        row = chunk.part(position, position + 1)
+        self.arrivals.append(Arrival(row, None, death=(exc, seconds, worker)))
+
+    def _count_dead(self, dead: Any) -> dict[int, int | None] | None:
+        """Count who has died; return those that were not known to, with their exit codes; ``None``: nobody knows who."""
+        if dead is None:
+            self.ledger.counts.lost += 1
+            return None
+        new = {pid: exitcode for pid, exitcode in dead.items() if pid not in self._dead}
+        self._dead.update(new)
+        self.ledger.counts.lost += len(new)
+        return new
+
+    def _note_failures(self, count: int) -> None:
+        """Submit nothing any more once too many items have failed. Before these failures are among the arrivals."""
+        if count and self.ledger.counts.failed > self._may_fail():
+            self._too_many_failures = self._plan.on_error != "raise"
+            self.stop_submitting()
+
+    def _may_fail(self) -> float:
+        """Return how many items may fail before that ends the map."""
+        if self._plan.on_error == "raise":
+            return 0
+        limit = self._plan.max_failures
+        if isinstance(limit, float):
+            return limit * (self._plan.total or self.ledger.counts.done)
+        return math.inf if limit is None else limit
+
+    def _may_fail_yet(self) -> int | None:
+        """Return how many items of one more chunk may fail; ``None``: all of them."""
+        limit = self._may_fail()
+        return None if limit == math.inf else max(int(limit) - self.ledger.counts.failed, 0)
+
+    def failed_too_often(self) -> bool:
+        """Tell whether more items have failed than may, and all of them have been taken from the arrivals."""
+        if not self._too_many_failures:
+            return False
+        with self._lock:
+            return not self.arrivals
+
+    def _come_down(self, chunk: Chunk, slot: int) -> bool:
+        """Give back what a chunk in flight held; return whether anybody still waits for it."""
+        assert self.codec is not None  # noqa: S101
+        self._futures.pop(chunk, None)
+        self._slots.pop(chunk, None)
+        if not self.ledger.is_flying(chunk):
+            return False
+        self.codec.board.give_back(slot)
+        return True
+
+    def _retry_raised(self, raised: dict[int, Any], position: int, attempts: int) -> float | None:
+        assert self.codec is not None  # noqa: S101
+        if attempts > self._plan.retry.times:
+            return None
+        return self._retry(self.codec.error(raised[position]), position, attempts)
+
+    def _retry(self, exc: Exception, position: int, attempts: int) -> float | None:  # noqa: ARG002 - a verdict's form
+        return self._plan.retry.delay(exc, attempts)
+
+    # --- on the way -----------------------------------------------------------------------------------------------
+
+    def marks(self) -> dict[Chunk, Mark]:
+        """Read how far each chunk is."""
+        assert self.codec is not None  # noqa: S101
+        with self._lock:
+            return {chunk: self.codec.board.read(slot) for chunk, slot in self._slots.items()}
+
+    def counts(self, marks: Mapping[Chunk, Mark]) -> Counts:
+        """Return the totals of this moment, with the items that chunks in flight have done by their ``marks``."""
+        with self._lock:
+            under_way = sum(mark.ended(len(chunk)) for chunk, mark in marks.items() if self.ledger.is_flying(chunk))
+            return replace(self.ledger.counts, done=self.ledger.counts.done + under_way)
+
+    def expire(self, marks: dict[Chunk, Mark]) -> None:
+        """Put an end to items that take longer than they may."""
+        limit = self._plan.timeout
+        if limit is None:
+            return
+        for chunk, mark in marks.items():
+            if 0 <= mark.position < len(chunk) and mark.seconds() > limit:
+                self._end_item(chunk, mark)
+
+    def _end_item(self, chunk: Chunk, mark: Mark) -> None:
+        assert self.codec is not None  # noqa: S101
+        with self._lock:
+            future = self._futures.get(chunk)
+            if future is None or self.codec.board.read(self._slots[chunk]) != mark:
+                return
+            chunk.expired = mark.position
+            if self._backend.traits.kills:
+                self._killed.add(mark.pid)
+            else:
+                self._give_up(chunk, mark)
+        if self._backend.traits.kills:
+            self._backend.kill_task(future, mark.pid)
+        else:
+            try:
+                self._backend.abandon(future)
+            except Exception:  # the item has its outcome, and only its worker stays busy
+                logging.getLogger("anymap").warning(
+                    "backend %r cannot give up a task that is stuck", self._backend.name, exc_info=True
+                )
+            self._news()
+
+    def _give_up(self, chunk: Chunk, mark: Mark) -> None:
+        # The slot is not given back: who knows until when its thread writes to it.
+        self.gave_up = True
+        del self._futures[chunk], self._slots[chunk]
+        blamed = self.ledger.lose(chunk, mark.position, certain=True)
+        if self.item_events is not None:
+            self.item_events.lose(chunk, blamed, "", {})
+        if blamed is not None:
+            self._enter_death(chunk, blamed, mark, TimeoutError())
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,420 @@
+"""One map from its first row to its last: pull, launch, land, deliver.
+
+Two threads work on it. The one that iterates pulls the input, loads results and hands them out; all code of the
+caller's but his sinks runs there. The supervisor looks after everything that must not wait for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from anymap import logs
+from anymap._engine.call_checks import hint_on_failure
+from anymap._engine.codec import make_codec
+from anymap._engine.dispatch import Arrival, Dispatcher
+from anymap._engine.ordering import AsFinished, Batch, InOrder
+from anymap._engine.refusals import check_timeout, warn_of_forks
+from anymap._engine.supervisor import Supervisor
+from anymap._engine.telemetry.reporter import Reporter
+from anymap._engine.telemetry.standstill import Standstill
+from anymap._host import memory
+from anymap._host.handlers import held_back, let_in
+from anymap._serialize import exceptions, failures
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from anymap._engine.ledger import Chunk
+    from anymap._engine.plan import Plan
+    from anymap._engine.sources import Source
+
+_BLINK = 0.2
+"""Seconds. A signal that comes just before a thread begins to wait does not wake it: Ctrl-C would be lost."""
+_NAP = 5.0
+"""Seconds. Signals are the main thread's. But what the collector tells just before any thread waits is lost on it, too."""
+_SMALL_MAP = 0.02
+"""Seconds that a map may last before there is a thread to look after it."""
+_NO_WORKERS = 10.0
+"""Seconds between two words on a backend that has no workers."""
+
+
+class TooManyFailures(Exception):  # noqa: N818 - never reaches the user, who gets a MapError for it
+    """Ends a map that has passed ``max_failures``."""
+
+
+class Run:
+    """The engine's side of one map. :meth:`batches` is the whole of its use."""
+
+    def __init__(self, plan: Plan, source: Source) -> None:
+        self.source_error: Exception | None = None
+        """What the input raised."""
+        self.failed: list[Exception] = []
+        """What failed so far, in the order of arrival, where it is to be raised together."""
+        self._plan = plan
+        self._source = source
+        self._backend = plan.backend
+        self._dispatcher = Dispatcher(plan, self._on_news)
+        self._router = self._dispatcher.router
+        self._reporter = Reporter(plan, self._dispatcher)
+        self._ledger = self._dispatcher.ledger
+        self._timings = self._dispatcher.timings
+        self._ordering = InOrder() if plan.ordered and plan.lazy else AsFinished()
+        self._news: SimpleQueue[None] = SimpleQueue()
+        """One for each time that there is news. What is in it is of no interest."""
+        self._supervisor = Supervisor(self._tick, self._is_busy)
+        self._delivered = 0
+        self._waiting = False
+        self._manned = time.monotonic()
+        self._error: Exception | None = None
+        self._process = os.getpid()
+        self._is_open = False
+        self._closed = False
+
+    def batches(self) -> Generator[Batch]:
+        """Do the map; yield results as they land, in the plan's order. Closing the generator ends the map."""
+        try:
+            yield from self._work()
+        except BaseException as exc:
+            self.close(exc)
+            raise
+        self.close()
+
+    def _work(self) -> Generator[Batch]:
+        self.open()
+        while not self._over():
+            self._supervise_if_it_takes_long()
+            self._dispatcher.fill(partial_chunks=self._source.slow)
+            yield from self._deliver()
+            self._reporter.tell_of_items()
+            self._raise_what_ends_the_map()
+            if not self._over() and not self._pull():
+                self._dispatcher.fill(partial_chunks=True)
+                self._wait()
+        if self.source_error is not None:
+            raise self.source_error
+
+    @property
+    def window(self) -> int:
+        """How many items may be in flight or undelivered just now."""
+        return self._dispatcher.window()
+
+    @property
+    def pulled(self) -> int:
+        """How many items have been pulled so far."""
+        return self._ledger.pulled
+
+    def open(self) -> None:
+        """Get everything ready. :meth:`batches` does, if nobody has."""
+        if self._is_open:
+            return
+        self._is_open = True
+        self._timings.began = time.monotonic()
+        logs._open_set_file(self._plan.config)
+        if not self._backend.traits.shares_memory:
+            memory.note_kills()
+        self._open_backend()
+        check_timeout(self._plan)
+        self._standstill = Standstill(self._backend)
+        self._dispatcher.codec = make_codec(self._plan, self._router, self._reporter.around())
+        self._reporter.start(self._dispatcher.codec, self._dispatcher.workers())
+        self._router.wake_by(self._supervisor.wake)
+        if self._is_left_alone():
+            self._supervisor.start()
+        if self._plan.lazy:
+            _end_at_exit(self)
+
+    def _open_backend(self) -> None:
+        are_known = self._backend.traits.forks
+        warn_of_forks(self._backend)
+        self._backend.open(self._plan.workers)
+        if not are_known:
+            warn_of_forks(self._backend)
+
+    def _is_left_alone(self) -> bool:
+        """Tell whether this thread may be kept from looking after the map from the very first item on."""
+        if self._backend.traits.inline:
+            return bool(self._reporter)
+        return self._plan.lazy or not self._plan.prompt
+
+    def _over(self) -> bool:
+        return self._ledger.exhausted and self._delivered == self._ledger.pulled
+
+    # --- deliver --------------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> Iterator[Batch]:
+        """Hand out what is ready. Apart from the loop, which would keep the last of it while it waits."""
+        for batch in self._ready():
+            with self._timings.waiting:
+                yield batch
+            self._delivered += len(batch.values)
+
+    def _ready(self) -> Iterator[Batch]:
+        """Load what has arrived and yield what may be handed out. Stops at the first error if that stops the map."""
+        while self._dispatcher.arrivals and (self._error is None or self._plan.on_error != "raise"):
+            for batch in self._load(self._dispatcher.arrivals.popleft()):
+                self._ordering.add(batch)
+            while (ready := self._ordering.pop()) is not None:
+                yield ready
+
+    def _load(self, arrival: Arrival) -> Iterator[Batch]:
+        """Turn an arrival into batches of consecutive rows that have an outcome."""
+        values, errors = self._outcomes(arrival)
+        self._check(errors)
+        if not arrival.again:  # as they are: to copy what is large takes time
+            yield from self._until_error(Batch(arrival.chunk.start, values, errors))
+            return
+        begin = 0
+        for hole in [*sorted(arrival.again), len(values)]:
+            if hole > begin:
+                part = {position - begin: exc for position, exc in errors.items() if begin <= position < hole}
+                yield from self._until_error(Batch(arrival.chunk.start + begin, values[begin:hole], part))
+            begin = hole + 1
+
+    def _outcomes(self, arrival: Arrival) -> tuple[list[Any], dict[int, Exception]]:
+        chunk, answer, codec = arrival.chunk, arrival.answer, self._dispatcher.codec
+        assert codec is not None  # noqa: S101 - something has arrived
+        if answer is None:
+            assert arrival.death is not None  # noqa: S101 - an arrival has one or the other
+            return [None], {0: self._attach(chunk, 0, *arrival.death)}
+        began = time.monotonic()
+        values, unloadable = codec.values(answer)
+        self._dispatcher.enter_loading(chunk, unloadable, answer.worker, time.monotonic() - began)
+        errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
+        for position, raised, seconds in answer.failures:
+            if position not in arrival.again:
+                kept = (answer.kept or {}).get(position, "")
+                errors[position] = self._attach(chunk, position, codec.error(raised), seconds, answer.worker, kept)
+        return values, errors
+
+    def _attach(
+        self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str, output: str = ""
+    ) -> Exception:
+        index, plan = chunk.start + position, self._plan
+        attempts = self._dispatcher.forget_attempts(index)
+        row = chunk.rows[position]
+        attached = failures.attach(
+            exc,
+            index,
+            row,
+            attempts,
+            seconds,
+            worker,
+            output=output,
+            depth=plan.depth,
+            show_item=plan.show_items,
+        )
+        if (hint := hint_on_failure(exc, plan.func, row, star=plan.star)) is not None:
+            attached.add_note(f"anymap: {hint}")
+        return attached
+
+    def _check(self, errors: dict[int, Exception]) -> None:
+        """See whether these errors end the map."""
+        if not errors:
+            return
+        if self._plan.on_error == "group" or self._plan.max_failures is not None:
+            self.failed += errors.values()
+        if self._plan.on_error == "raise":
+            self._error = errors[min(errors)]
+
+    def _until_error(self, batch: Batch) -> Iterator[Batch]:
+        """Leave out, where the first error stops the map, what comes after it."""
+        if self._plan.on_error != "raise" or not batch.errors:
+            yield batch
+        elif cut := min(batch.errors):
+            yield Batch(batch.start, batch.values[:cut], {})
+
+    def _raise_what_ends_the_map(self) -> None:
+        if self._dispatcher.broken is not None:
+            raise self._dispatcher.broken
+        if self._error is not None:
+            raise self._error
+        if self._dispatcher.failed_too_often():
+            raise TooManyFailures
+        if self.source_error is not None and not self._plan.lazy and self._plan.on_error == "raise":
+            raise self.source_error
+
+    # --- pull -----------------------------------------------------------------------------------------------------
+
+    def _pull(self) -> bool:
+        """Pull some rows, if there is room; return whether that changed anything."""
+        ledger, source = self._ledger, self._source
+        if ledger.exhausted or (quantum := min(self._room(), self._dispatcher.chunksize())) <= 0:
+            return False
+        try:
+            with self._timings.waiting:
+                changed = let_in(source.pull, quantum, ledger, self._dispatcher.arrivals)
+        except Exception as exc:  # the input is the user's; what it gave so far is still done
+            if exceptions.raised_by_handler(exc):
+                raise
+            self.source_error = exc
+            ledger.exhausted = True
+            return True
+        ledger.exhausted = source.ended
+        return changed
+
+    def _room(self) -> int:
+        held = self._ledger.pulled - (self._delivered if self._plan.lazy else self._ledger.counts.done)
+        return self._dispatcher.window() - held
+
+    # --- wait -----------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Wait until there is something to deliver or to launch."""
+        if self._backend.traits.inline and not self._source.empty:
+            self._wait_for_retry()
+            return
+        if self._supervisor.rests and (self._ledger.flying or self._reporter):
+            self._supervisor.wake()  # if only to tell that the last one has ended
+        self._waiting = True
+        try:
+            with self._backend.waiting():
+                while not self._hears_news(self._patience()):
+                    self._supervise_if_it_takes_long()
+        finally:
+            self._waiting = False
+
+    def _hears_news(self, patience: float) -> bool:
+        """Wait for news so many seconds; return whether there is any."""
+        try:
+            let_in(self._news.get, timeout=patience)
+        except Empty:
+            return False
+        for _ in range(self._news.qsize()):
+            self._news.get()
+        return True
+
+    def _patience(self) -> float:
+        """Return how long to wait at a time."""
+        if not (self._supervisor.started or self._backend.traits.inline):
+            return _SMALL_MAP
+        return _BLINK if threading.current_thread() is threading.main_thread() else _NAP
+
+    def _supervise_if_it_takes_long(self) -> None:
+        # A thread takes longer to start than a small map to end.
+        if self._supervisor.started or self._backend.traits.inline:
+            return
+        if self._timings.elapsed > _SMALL_MAP:
+            self._supervisor.start()
+
+    def _wait_for_retry(self) -> None:
+        """Nothing happens by itself where this thread does the work: an item is waiting for its next attempt."""
+        ripe = self._ledger.next_ready()
+        if ripe is not None:
+            let_in(time.sleep, max(ripe - time.monotonic(), 0.0))
+
+    def wake(self) -> bool:
+        """Have the iterating thread look again; return whether it was waiting."""
+        self._news.put(None)
+        return self._waiting
+
+    def _on_news(self) -> None:
+        """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
+        if not self.wake():
+            self._supervisor.wake()
+
+    # --- look after -----------------------------------------------------------------------------------------------
+
+    def _is_busy(self) -> bool:
+        return bool(self._ledger.flying or self._ledger.waiting) or not self._source.empty
+
+    def _tick(self) -> None:
+        """Do what must not wait for the iterating thread."""
+        try:
+            self._backend.poll()
+            marks = self._dispatcher.marks()
+            self._router.catch_up()
+            self._dispatcher.expire(marks)
+            self._standstill.look(marks.values())
+            if self._dispatcher.arrivals:
+                self._source.speak_if_stuck()
+            self._speak_of_missing_workers()
+            if not self._backend.traits.inline:
+                self._dispatcher.fill(partial_chunks=True)
+            if self._reporter:
+                self._reporter.advance(marks)
+        except Exception as exc:  # noqa: BLE001 - the iterating thread must hear of it
+            self._dispatcher.fail(exc)
+
+    def _speak_of_missing_workers(self) -> None:
+        """Say every ten seconds that there is nobody to do the work; a cluster may get workers yet."""
+        now = time.monotonic()
+        if self._backend.capacity() > 0:
+            self._manned = now
+        elif now - self._manned >= _NO_WORKERS:
+            self._manned = now
+            logging.getLogger("anymap").warning(
+                "a map waits for workers: backend %r has none at the moment", self._backend.name
+            )
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    def fail(self, exc: BaseException) -> None:
+        """End the map from another thread: the iterating one raises ``exc``."""
+        with held_back():
+            self._dispatcher.fail(exc)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is.
+
+        ``error`` is what ends it. What fails in the clean-up becomes a note of that error; without one, it is logged.
+        """
+        if self._closed or os.getpid() != self._process:
+            return
+        with held_back():
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        self._closed = True
+        _left_open.discard(self)
+        complete = self._over() and self.source_error is None
+        self._dispatcher.abandon()
+        self._supervisor.stop()
+        codec = self._dispatcher.codec
+        marks = self._dispatcher.marks() if codec is not None else {}
+        try:
+            if codec is not None and not complete:
+                codec.board.cancel()
+            self._close_backend(error, complete=complete)
+        finally:
+            self._router.close(settle=codec is not None and codec.board.told)
+            if codec is not None:
+                clean = complete and not self._ledger.counts.lost and not self._dispatcher.gave_up
+                codec.close(clean=clean)
+            self._dispatcher.fall_silent()
+            self._dispatcher.remember(complete=complete)
+            self._reporter.finish(marks, complete=complete)
+
+    def _close_backend(self, error: BaseException | None, *, complete: bool) -> None:
+        try:
+            self._backend.close(abandon=not complete)
+        except Exception as exc:
+            message = f"backend {self._backend.name!r} failed to close"
+            if error is None or isinstance(error, GeneratorExit):
+                logging.getLogger("anymap").warning(message, exc_info=exc)
+            else:
+                error.add_note(
+                    f"anymap: after that, {message}: {exceptions.type_name(exc)}: {exceptions.safe_str(exc)}"
+                )
+
+
+_left_open: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _end_at_exit(run: Run) -> None:
+    """Have a map that is left open end while the interpreter is still whole: later its threads stand still."""
+    _left_open.add(run)
+    # Anew, to come before what its backend has asked for.
+    atexit.unregister(_end_all_left_open)
+    atexit.register(_end_all_left_open)
+
+
+def _end_all_left_open() -> None:
+    for run in list(_left_open):
+        run.close()

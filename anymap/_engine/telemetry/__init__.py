@@ -1,0 +1,1 @@
+"""What a map tells of itself: events, timings, advice."""

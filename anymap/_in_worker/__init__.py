@@ -1,0 +1,1 @@
+"""What the user's function may call inside an item."""

@@ -1,1 +1,0 @@
-"""What backends whose workers run on this host share."""

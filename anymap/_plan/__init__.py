@@ -1,0 +1,1 @@
+"""Arguments and settings become one plan; nothing is started here."""

@@ -1,0 +1,1 @@
+"""What of the caller's environment an item finds."""

@@ -1,0 +1,1 @@
+"""What the processes backend is made of."""
