@@ -74,7 +74,7 @@ def test_calls_come_back_as_futures_of_the_standard_library(backend: Backend) ->
     offset = 10
     with Executor(2, backend=backend) as executor:
         futures = [executor.submit(lambda x, *, y: x * y + offset, x, y=2) for x in range(5)]
-        assert {type(future) for future in futures} == {Future}
+        assert all(isinstance(future, Future) for future in futures)
         assert sorted(future.result() for future in as_completed(futures, LONG)) == [10, 12, 14, 16, 18]
         assert [future.result() for future in futures] == [10, 12, 14, 16, 18]
         assert list(executor.map(pow, [2, 3], [4, 5])) == [16, 243]

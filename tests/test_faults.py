@@ -971,9 +971,9 @@ import os, signal
 from anymap.backends._dask import cluster_process
 from anymap._worker import spec
 from anymap._host import framing
-worker = node.start(recipe.current(1), node.run_worker, {str(tmp_path)!r})
+worker = cluster_process.start(spec.current(1), cluster_process.run_worker, {str(tmp_path)!r})
 os.kill(worker.process.pid, signal.SIGSTOP)
-wire.send(worker.line.fileno(), b"tcp://127.0.0.1:9")
+framing.send(worker.line.fileno(), b"tcp://127.0.0.1:9")
 print(worker.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

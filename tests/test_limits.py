@@ -376,7 +376,7 @@ LARGE = """
     def left():
         folders = {"/dev/shm", tempfile.gettempdir()}
         found = [path for folder in folders for path in glob.glob(f"{folder}/anymap-*-{os.getpid()}-*/*")]
-        return [path for path in found if path not in [kept.folder for kept in (*desk._kept, *post._readers)]]
+        return [path for path in found if path not in [kept.folder for kept in (*workspace._kept, *pipe_reader._readers)]]
 
     def run(func, items):
         try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from anymap._serialize.packing import Payload, Unpacked
     from anymap._serialize.share import Packed
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Raised by one whenever what tasks or answers look like changes."""
 
 _WANT_OF_MEMORY = b"anymap: a worker ends because it has no memory left to answer with\n"
