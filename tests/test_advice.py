@@ -139,7 +139,9 @@ def test_a_map_of_a_moment_needs_no_advice() -> None:
 
 
 @given(
-    costs=st.builds(Costs, busy=st.floats(0, 1e6), work=st.floats(0, 1e6), cpu=st.floats(0, 1e6)),
+    costs=st.builds(
+        Costs, busy=st.floats(0, 1e6), work=st.floats(0, 1e6), cpu=st.floats(0, 1e6), queued=st.floats(0, 1e6)
+    ),
     items=st.integers(0, 10**7),
     workers=st.integers(1, 1000),
 )

@@ -112,7 +112,7 @@ def sudden(count: int) -> list[float]:
     return [1e-5] * (count // 2) + [0.05] * (count - count // 2)
 
 
-@pytest.mark.parametrize("aim", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
+@pytest.mark.parametrize("target_duration", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
 @pytest.mark.parametrize(("durations", "limit"), [(same, 1.05), (descending, 1.10), (sudden, 1.15)])
 def test_no_worker_waits_long_for_another(
     durations: Callable[[int], list[float]], limit: float, target_duration: TargetDuration
@@ -123,7 +123,7 @@ def test_no_worker_waits_long_for_another(
     assert end <= limit * ideal
 
 
-@pytest.mark.parametrize("aim", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
+@pytest.mark.parametrize("target_duration", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
 def test_a_map_that_begins_with_far_longer_items_than_the_last_one_ended_with_is_not_misled(
     target_duration: TargetDuration,
 ) -> None:
@@ -134,7 +134,7 @@ def test_a_map_that_begins_with_far_longer_items_than_the_last_one_ended_with_is
     assert end <= 1.05 * sum(durations) / 8
 
 
-@pytest.mark.parametrize("aim", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
+@pytest.mark.parametrize("target_duration", [EACH_SOON, ALL_SOON], ids=["each soon", "all soon"])
 def test_what_another_map_has_measured_counts_until_a_chunk_of_this_one_is_back(
     target_duration: TargetDuration,
 ) -> None:
