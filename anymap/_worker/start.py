@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from anymap._host import inner_threads
 from anymap._host.interrupts import interrupts_held_back
 from anymap._worker import process
+from anymap.backends._processes import import_rules
 
 if TYPE_CHECKING:
     import socket
@@ -32,8 +33,7 @@ class Process(Protocol):
 
 def start_interpreter(wanted: WorkerSpec, line: socket.socket) -> Process:
     """Start a fresh interpreter that serves ``line``. It never sees the caller's ``__main__``."""
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys; sys.path.insert(0, {home!r}); from anymap._worker.process import main; main({line.fileno()})"
+    code = f"{import_rules.statement(wanted.path)}; from anymap._worker.process import main; main({line.fileno()})"
     inherited = [line.fileno(), *([wanted.tracker] if wanted.tracker is not None else [])]
     with interrupts_held_back():
         return subprocess.Popen(

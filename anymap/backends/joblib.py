@@ -37,6 +37,7 @@ from joblib.parallel import (
 from anymap._errors import BackendConnectionError
 from anymap._host import leaving, lifecycle
 from anymap._host.interrupts import interrupts_held_back
+from anymap.backends._processes import import_rules
 from anymap.backends._shared import pool_deaths
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
@@ -285,6 +286,7 @@ class _Loky(_Engine):
 
     def _configure(self) -> None:
         wanted = self._backend.effective_n_jobs(self._parallel.n_jobs)
+        _start_trackers(standard_tracker, loky_tracker)
         # The lock that others need to submit. To give a busy executor another size, loky waits until it is idle.
         with reusable_executor._executor_lock:
             given = _size_of_busy_executor() or wanted
@@ -295,10 +297,10 @@ class _Loky(_Engine):
         self.workers = min(given, wanted)
         lifecycle.at_shutdown(_end_idle_executor)
         executor = self._backend._workers
-        if executor._initializer is not pool_deaths.start_worker:
-            # Not by joblib's option of that name: then the user's own calls would need another executor.
-            executor._initargs = os.getpid(), False, executor._initializer, executor._initargs
-            executor._initializer = pool_deaths.start_worker
+        if not import_rules.is_set_for(executor):
+            # Not by joblib's options: then the user's own calls would need another executor.
+            given = executor._initializer, executor._initargs
+            import_rules.for_loky(executor, pool_deaths.start_worker, os.getpid(), False, *given)
 
     def _send(self, task: Task, future: Future[Answer]) -> Any:
         try:
@@ -310,9 +312,7 @@ class _Loky(_Engine):
         return job
 
     def _send_starting_workers(self, task: Task, future: Future[Answer]) -> Any:
-        # Whoever starts these lets interrupts in again.
-        standard_tracker.ensure_running()
-        loky_tracker.ensure_running()
+        _start_trackers(standard_tracker, loky_tracker)
         with interrupts_held_back():
             return super()._send(task, future)
 
@@ -345,6 +345,13 @@ class _Loky(_Engine):
             queue = executor._call_queue
             super()._abort()
             _let_feeder_end(queue)
+
+
+def _start_trackers(*trackers: Any) -> None:
+    """Start what removes semaphores and files that a program leaves, before anything else does: that lets interrupts in."""
+    with import_rules.for_multiprocessing():
+        for tracker in trackers:
+            tracker.ensure_running()
 
 
 _open_on_loky: set[_Loky] = set()
@@ -453,12 +460,12 @@ class _Pool(pool_deaths.OnPool, _Engine):
         options = getattr(backend, "backend_kwargs", {})  # joblib has them since 1.5
         arguments = pool_deaths.worker_arguments(options.get("initializer"), options.get("initargs", ()))
         backend.configure = functools.partial(type(backend).configure, backend, **arguments)
-        loky_tracker.ensure_running()  # whoever starts it lets interrupts in again
+        _start_trackers(loky_tracker)
         # Before joblib 1.5 it was called _backend_args.
         settings = getattr(self._parallel, "_backend_kwargs", None) or self._parallel._backend_args
         given = settings.get("context") or multiprocessing.get_context()
         settings["context"] = pool_deaths.remembering(getattr(given, "given", given))
-        with interrupts_held_back():
+        with interrupts_held_back(), import_rules.for_multiprocessing():
             self._parallel.__enter__()
         self._folders.append(backend._pool._temp_folder_manager)
         return backend._pool
