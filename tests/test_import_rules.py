@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import anymap
-from anymap.backends._processes import import_rules
+from anymap._worker import import_rules
 
 HOME = str(Path(anymap.__file__).parents[1])
 LONG = 100.0

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from anymap._host import inner_threads
 from anymap._host.interrupts import interrupts_held_back
-from anymap._worker import process
-from anymap.backends._processes import import_rules
+from anymap._worker import import_rules, process
 
 if TYPE_CHECKING:
     import socket

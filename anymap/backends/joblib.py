@@ -37,7 +37,7 @@ from joblib.parallel import (
 from anymap._errors import BackendConnectionError
 from anymap._host import leaving, lifecycle
 from anymap._host.interrupts import interrupts_held_back
-from anymap.backends._processes import import_rules
+from anymap._worker import import_rules
 from anymap.backends._shared import pool_deaths
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
