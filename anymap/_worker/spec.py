@@ -13,6 +13,7 @@ from typing import Any
 from anymap._errors import UnsupportedOption
 from anymap._host import inner_threads as libraries
 from anymap._serialize import modules
+from anymap._worker import interpreter
 
 _CHANGES_ALL_THE_TIME = "PYTEST_CURRENT_TEST"
 """A variable that would make each test start workers of its own."""
@@ -69,7 +70,8 @@ def current(workers: int, max_items: int | None = None, inner_threads: int | Non
 def _executable() -> str:
     spawn = sys.modules.get("multiprocessing.spawn")
     chosen = spawn.get_executable() if spawn is not None else None
-    return os.fsdecode(chosen or sys.executable)
+    remedy = "Give the path of one to multiprocessing.set_executable()"
+    return interpreter.checked(chosen or sys.executable, remedy)
 
 
 def _folder() -> str:

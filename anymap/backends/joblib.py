@@ -37,7 +37,7 @@ from joblib.parallel import (
 from anymap._errors import BackendConnectionError
 from anymap._host import leaving, lifecycle
 from anymap._host.interrupts import interrupts_held_back
-from anymap._worker import import_rules
+from anymap._worker import import_rules, interpreter
 from anymap.backends._shared import pool_deaths
 from anymap.backends.base import Backend, ChunkLost, Task, Traits
 from anymap.backends.serial import Serial
@@ -349,6 +349,7 @@ class _Loky(_Engine):
 
 def _start_trackers(*trackers: Any) -> None:
     """Start what removes semaphores and files that a program leaves, before anything else does: that lets interrupts in."""
+    interpreter.checked(sys.executable, "Set sys.executable to the path of one")
     with import_rules.for_multiprocessing():
         for tracker in trackers:
             tracker.ensure_running()
