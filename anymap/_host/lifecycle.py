@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import sys
 from typing import TYPE_CHECKING
 
-from anymap._host import forks, spill
+from anymap._host import endings, forks, spill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +41,7 @@ def shutdown() -> None:
     with _lock:
         closers = _closers[:]
     with contextlib.ExitStack() as last_first:
-        if (made := sys.modules.get("anymap._in_worker.per_worker")) is not None:
-            last_first.callback(made.close_here)
+        last_first.callback(endings.end_this_thread)
         last_first.callback(spill.remove_own)
         for close in closers:
             last_first.callback(close)

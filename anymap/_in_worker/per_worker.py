@@ -14,7 +14,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anymap._host import forks
+from anymap._host import endings, forks
 from anymap._serialize.share import Shared, share
 
 if TYPE_CHECKING:
@@ -165,3 +165,4 @@ def _after_fork() -> None:
 
 
 forks.in_child(_after_fork)
+endings.register(endings.Ending(anything_made, close_here, close_all))

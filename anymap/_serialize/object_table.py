@@ -25,7 +25,7 @@ from anymap._host import forks
 from anymap._serialize import importable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from anymap._serialize.importable import Place
 
@@ -368,6 +368,16 @@ def sender_table(route: Route = "value", *, outlives_maps: bool = False) -> Obje
     table = ObjectTable(f"{_origin}-{next(_numbers)}", sender=True, route=route, outlives_maps=outlives_maps)
     _tables[table.map_id] = table
     return table
+
+
+before_a_map: list[Callable[[], object]] = []
+"""What modules of this package let go of in a worker before it loads another map."""
+
+
+def forget_before_a_map() -> None:
+    """Let go of what no map needs any more."""
+    for forget in before_a_map:
+        forget()
 
 
 def receiver_table(map_id: str) -> ObjectTable:

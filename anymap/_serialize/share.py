@@ -306,3 +306,6 @@ def _renew_locks() -> None:
 
 
 forks.in_child(_renew_locks)
+
+
+object_table.before_a_map.append(forget_closed)

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from anymap._host import descendants, framing, parent_watch
+from anymap._host import descendants, endings, framing, parent_watch
 from anymap._host.interrupts import ignore_interrupts
 
 HOOKS = 2.0
@@ -84,8 +84,7 @@ def leave() -> NoReturn:
 
     Threads that the user's functions may have left are not waited for, and hooks no longer than ``HOOKS``.
     """
-    if (made := sys.modules.get("anymap._in_worker.per_worker")) is not None:
-        made.close_all()
+    endings.end_all_threads()
     # A daemon: as a rule this process ends before it does.
     threading.Thread(target=_leave_at_the_latest, name="anymap-leave", daemon=True).start()
     _run_exit_hooks()

@@ -740,8 +740,7 @@ def _context(task: Task) -> _Context:
 
 
 def _load_context(spec: MapSpec, blobs: dict[int, bytes]) -> _Context:
-    if (share := sys.modules.get("anymap._serialize.share")) is not None:
-        share.forget_closed()
+    object_table.forget_before_a_map()
     classes = object_table.receiver_table(spec.map_id)
     classes.blobs.update(blobs)
     func = packing.unpack_function(spec.function, classes)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, ClassVar
 
-from anymap._host import cpus, inner_threads
+from anymap._host import cpus, endings, inner_threads
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
@@ -58,9 +57,8 @@ class Threads(Backend):
             self._threads.remove(stuck)
 
     def close(self, *, abandon: bool) -> None:
-        made = sys.modules.get("anymap._in_worker.per_worker")
         # Before they are told to end: then they may be about to close it, and have nothing that is not closed to show.
-        is_to_close = not abandon and made is not None and made.anything_made()
+        is_to_close = not abandon and endings.is_due()
         for _ in self._threads:
             self._jobs.put(None)
         inner_threads.lift(self._limit)
@@ -96,8 +94,7 @@ class Threads(Backend):
             del self._running[thread], job, future, task
             if not takes_more:
                 break
-        if (made := sys.modules.get("anymap._in_worker.per_worker")) is not None:
-            made.close_here()
+        endings.end_this_thread()
 
 
 def _fulfil(future: Future[Answer], task: Task) -> None:

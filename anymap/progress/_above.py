@@ -6,13 +6,13 @@ import contextlib
 import functools
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._host import forks
-from anymap.progress._where import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 __all__ = ["above_bars", "guard_handlers", "is_any_bar_open", "release_handlers"]
 
@@ -20,14 +20,32 @@ _lock = forks.Lock()
 _guarded: list[logging.Handler] = []
 
 
+class Drawing(NamedTuple):
+    """One way of drawing bars.
+
+    Attributes:
+        is_open: Tells whether a bar of this kind is on the screen.
+        taken_away: Returns a context in which its bars are off the screen.
+    """
+
+    is_open: Callable[[], bool]
+    taken_away: Callable[[], AbstractContextManager[object]]
+
+
+_drawings: list[Drawing] = []
+
+
+def register(drawing: Drawing) -> None:
+    """Keep what this draws and lines of text apart from now on."""
+    _drawings.append(drawing)
+
+
 @contextlib.contextmanager
 def above_bars() -> Iterator[None]:
     """Write to the terminal in here: bars that are open are taken away, and drawn again below."""
-    bars = sys.modules.get("anymap.progress._tqdm")
-    if bars is None or not bars.Bar._instances:
-        yield
-        return
-    with bars.Bar.external_write_mode(file=beneath(sys.stderr)):
+    with contextlib.ExitStack() as taken_away:
+        for drawing in _drawings:
+            taken_away.enter_context(drawing.taken_away())
         yield
 
 
@@ -53,10 +71,7 @@ def release_handlers() -> None:
 
 def is_any_bar_open() -> bool:
     """Tell whether a bar of ours is on the screen."""
-    lines, displays = sys.modules.get("anymap.progress._tqdm"), sys.modules.get("anymap.progress._rich")
-    if displays is not None and displays._displays:
-        return True
-    return lines is not None and any(isinstance(bar, lines.Bar) and not bar.disable for bar in lines.Bar._instances)
+    return any(drawing.is_open() for drawing in _drawings)
 
 
 def _is_guard(emit: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anymap._errors import ConfigError
 from anymap._host import forks
-from anymap.progress._above import guard_handlers, release_handlers
+from anymap.progress._above import Drawing, guard_handlers, register, release_handlers
 from anymap.progress._titles import title, what_runs
 from anymap.progress._troubles import troubles
 from anymap.progress.events import Advanced, Event, Finished, Started, TaskProgress
@@ -161,6 +162,8 @@ def _join(console: Console | None) -> _Display:
         return display
 
 
+# rich takes its display away by itself.
+register(Drawing(lambda: bool(_displays), nullcontext))
 # They are the parent's to draw.
 forks.in_child(_displays.clear)
 forks.in_child(release_handlers)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 from anymap._errors import ConfigError
 from anymap._hints import did_you_mean
-from anymap.progress._above import guard_handlers, release_handlers
+from anymap.progress._above import Drawing, guard_handlers, register, release_handlers
 from anymap.progress._debugger import is_at_its_prompt
 from anymap.progress._where import beneath, in_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
 __all__ = ["Bar", "bar_class", "check_keywords", "open_bar"]
 
@@ -236,3 +238,14 @@ def _set_widget_total(widget: Any, total: int | None) -> None:
     if total:
         widget.bar_style = ""
         widget.layout.width = None
+
+
+def _is_open() -> bool:
+    return any(isinstance(bar, Bar) and not bar.disable for bar in Bar._instances)
+
+
+def _taken_away() -> AbstractContextManager[object]:
+    return Bar.external_write_mode(file=beneath(sys.stderr)) if Bar._instances else nullcontext()
+
+
+register(Drawing(_is_open, _taken_away))

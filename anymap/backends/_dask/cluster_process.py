@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._host import descendants, framing, spill
+from anymap._host import descendants, endings, framing, spill
 from anymap._worker import process as child
 from anymap._worker.start import Process, start_interpreter
 
@@ -257,9 +257,8 @@ async def _work(line: int, make: Callable[[], Any]) -> None:
     watching.cancel()
     if hung_up.is_set():
         loop.remove_reader(line)
-        if (made := sys.modules.get("anymap._in_worker.per_worker")) is not None:
-            # In the thread that has made it, when that has nothing else to do.
-            await loop.run_in_executor(worker.executors["default"], made.close_here)
+        # In the thread that keeps it, when that has nothing else to do.
+        await loop.run_in_executor(worker.executors["default"], endings.end_this_thread)
         child.leave()
 
 
