@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._propagate import log_records
+from anymap._propagate import log_records, process_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anymap._propagate.environment_settings import EnvironmentSettings
+    from anymap._worker.task import TaskContext
     from anymap.backends.base import Backend
 
 _AS_IT_IS = contextlib.nullcontext()
@@ -23,14 +24,24 @@ class Environment(NamedTuple):
     seed: int | None = None
     logging: bytes | None = None
     """What the worker's logging has to be like; ``None``: as it is."""
+    is_shared: bool = False
+    """Others use the worker too: its logging is the caller's for the items alone."""
     context: Any = None
     """Values of context variables, packed unless memory is shared."""
     output: str = "inherit"
 
     def settle(self) -> None:
         """Make the worker's process what the caller's is. Before anything of the caller's is loaded there."""
-        if self.logging is not None:
-            log_records.apply(self.logging)
+        if self.logging is not None and not self.is_shared:
+            process_logging.apply(self.logging)
+
+    def over(self, place: TaskContext) -> contextlib.AbstractContextManager[None]:
+        """Enclose all that is done for a chunk, the loading of the function too."""
+        if self.logging is None or not self.is_shared:
+            return _AS_IT_IS
+        from anymap._propagate import shared_logging  # noqa: PLC0415 - as with _context
+
+        return shared_logging.applied(self.logging, place)
 
     def around(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``func`` as items are to find it."""
@@ -64,6 +75,7 @@ def make(backend: Backend, environment_settings: EnvironmentSettings, seed: int 
         backend=name,
         seed=seed,
         logging=_logging(backend) if wanted and not shared else None,
+        is_shared=wanted and _is_shared(backend) and not shared,
         context=_values(environment_settings.context, shared=shared),
         output=environment_settings.output,
     )
@@ -73,8 +85,12 @@ def make(backend: Backend, environment_settings: EnvironmentSettings, seed: int 
 def _logging(backend: Backend) -> bytes:
     from anymap._propagate import logging_setup  # noqa: PLC0415 - the caller's side alone
 
-    traits = backend.traits
-    return logging_setup.describe(alone=not (traits.remote or traits.borrowed), here=not traits.remote)
+    return logging_setup.describe(alone=not _is_shared(backend), here=not backend.traits.remote)
+
+
+def _is_shared(backend: Backend) -> bool:
+    """Return whether others may use the workers too."""
+    return backend.traits.remote or backend.traits.borrowed
 
 
 def _values(names: tuple[str, ...], *, shared: bool) -> Any:

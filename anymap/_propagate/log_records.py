@@ -1,7 +1,7 @@
 """Log records and warnings of workers, on their way to the caller's logging: the worker's side.
 
-One handler on the root logger takes all records: it writes them to files that all processes share, and tells the map
-the rest. Levels and filters are those of the caller, where the worker is his alone.
+One handler takes the records: it writes them to files that all processes share, and tells the map the rest. What of the
+caller's logging holds in a worker besides, levels above all, ``_propagate`` sees to.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import pickle
 import sys
 import traceback
 import uuid
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._host import forks, live_messages
 from anymap._worker.task import task_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
+
+    from anymap._worker.task import TaskContext
 
 
 RECORD, WARNING = "record", "warning"
@@ -40,9 +41,11 @@ _LONGEST = live_messages.LARGEST // 8
 class Setup(NamedTuple):
     """What logging and warnings in a worker have to be like."""
 
-    levels: dict[str, int] | None
-    """By logger, of all that have one; ``None``: the worker is not the caller's alone."""
-    disabled: int
+    levels: dict[str, int]
+    """By logger, of all that have one."""
+    disabled_loggers: tuple[str, ...]
+    silenced: int
+    """What ``logging.disable`` was called with."""
     filters: tuple[Any, ...]
     files: tuple[File, ...]
     only_files: bool
@@ -61,87 +64,46 @@ class File(NamedTuple):
     """The handler's level, formatter and filters, pickled."""
 
 
-# --- how the process logs ---------------------------------------------------------------------------------------------
+# --- the setup of a process -------------------------------------------------------------------------------------------
 
 _token = uuid.uuid4().hex
-_applied = _own_setup = b""
-_at_home = os.getpid()
-"""The process whose handlers are its own: a fork of it has got them from its parent."""
-_levels_before: dict[str, int] = {}
-_filters_to_come: tuple[Any, ...] = ()
-"""The filters, while some of their classes are of modules that are not imported yet."""
-_lock = forks.Lock()
+_own_setup = b""
+"""What was last found to be the setup of this process."""
 
 
-def apply(pickled: bytes) -> None:
-    """Make this process's logging like that. Costs next to nothing where it is already."""
-    global _applied, _own_setup  # noqa: PLW0603 - facts about the process
-    if pickled == _own_setup and not _is_new_fork():
-        return
-    if pickled != _applied or _is_new_fork():
-        setup = Setup(*pickle.loads(pickled))
-        if setup.caller == this_process():
-            # An engine that may have workers elsewhere has some here: its caller's logging is as it should be.
-            _own_setup = pickled
-            annotate_in_memory()
-            return
-        with _lock:
-            _set_up(setup)
-            _applied = pickled
-    elif _filters_to_come and any(category[0] in sys.modules for category in _to_come()):
-        _set_filters(_filters_to_come)
+def load(pickled: bytes) -> Setup:
+    setup = Setup(*pickle.loads(pickled))
+    return setup._replace(files=tuple(File(*file) for file in setup.files))
+
+
+def disabled_loggers() -> tuple[str, ...]:
+    loggers = list(logging.root.manager.loggerDict.items())
+    return tuple(name for name, logger in loggers if getattr(logger, "disabled", False))
+
+
+def is_own(pickled: bytes) -> bool:
+    """Return whether the setup is that of this process: an engine that may have workers elsewhere has some here."""
+    global _own_setup  # noqa: PLW0603 - a fact about the process
+    if pickled == _own_setup:
+        return True
+    if load(pickled).caller != this_process():
+        return False
+    _own_setup = pickled
+    annotate_in_memory()
+    return True
+
+
+def _forget_own_setup() -> None:
+    global _own_setup  # noqa: PLW0603 - as above
+    _own_setup = b""
+
+
+forks.in_child(_forget_own_setup)
 
 
 def this_process() -> tuple[str, int]:
     """Return what no other process has, on whatever host."""
     return _token, os.getpid()
-
-
-def _is_new_fork() -> bool:
-    return _at_home != os.getpid()
-
-
-def _set_up(setup: Setup) -> None:
-    global _at_home  # noqa: PLW0603 - a fact about the process
-    if _is_new_fork():
-        _at_home = os.getpid()
-        for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
-            if isinstance(logger, logging.Logger):
-                logger.handlers = []
-    if forwarder not in logging.root.handlers:
-        logging.root.addHandler(forwarder)
-        _show_warnings_there()
-    forwarder.use(tuple(File(*file) for file in setup.files), only=setup.only_files)
-    if setup.levels is not None:
-        logging.disable(setup.disabled)
-        _set_levels(setup.levels)
-        _set_filters(setup.filters)
-
-
-def _set_levels(levels: Mapping[str, int]) -> None:
-    for name in _levels_before.keys() - levels.keys():
-        logging.getLogger(name or None).setLevel(_levels_before.pop(name))
-    for name, level in levels.items():
-        logger = logging.getLogger(name or None)
-        _levels_before.setdefault(name, logger.level)
-        if logger.level != level:
-            logger.setLevel(level)
-
-
-def _set_filters(filters: tuple[Any, ...]) -> None:
-    global _filters_to_come  # noqa: PLW0603 - a fact about the process
-    _filters_to_come = ()
-    warnings.resetwarnings()
-    for action, message, category, module, lineno in filters:
-        kind = find_class(*category)
-        if kind is None:
-            _filters_to_come = filters
-        else:
-            warnings.filterwarnings(action, message, kind, module, lineno, append=True)
-
-
-def _to_come() -> list[tuple[str, str]]:
-    return [entry[2] for entry in _filters_to_come if find_class(*entry[2]) is None]
 
 
 def find_class(module: str, qualname: str) -> type[Warning] | None:
@@ -152,7 +114,7 @@ def find_class(module: str, qualname: str) -> type[Warning] | None:
     return found if isinstance(found, type) and issubclass(found, Warning) else None
 
 
-class _Forwarder(logging.Handler):
+class Forwarder(logging.Handler):
     """Takes the records of a worker: some files are written here, the rest is the caller's to handle."""
 
     def __init__(self) -> None:
@@ -178,18 +140,24 @@ class _Forwarder(logging.Handler):
             self.files = files
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._emit(record)
-        except Exception:  # noqa: BLE001 - as any handler of the standard library does
-            self.handleError(record)
-
-    def _emit(self, record: logging.LogRecord) -> None:
         from anymap._in_worker import tell  # noqa: PLC0415 - workers load no more than they need
 
         place = tell.find(RECORD)
-        if place is None and not self._handlers:
+        if place is None and (not self._handlers or _is_switched_off()):
             _handle_as_without(record)
-            return
+        else:
+            self.take(record, place)
+
+    def take(self, record: logging.LogRecord, place: TaskContext | None) -> None:
+        """Write a record to the files, and tell the map of ``place``."""
+        try:
+            self._take(record, place)
+        except Exception:  # noqa: BLE001 - as any handler of the standard library does
+            self.handleError(record)
+
+    def _take(self, record: logging.LogRecord, place: TaskContext | None) -> None:
+        from anymap._in_worker import tell  # noqa: PLC0415 - as above
+
         if not hasattr(record, FIELDS[0]):
             here = place or task_context.get()
             annotate(record, here.item() if here else None, _backend(here), os.getpid(), live_messages.host())
@@ -198,7 +166,13 @@ class _Forwarder(logging.Handler):
             tell.send(place, RECORD, _taken_apart(record, written))
 
 
-forwarder = _Forwarder()
+forwarder = Forwarder()
+
+
+def _is_switched_off() -> bool:
+    """Return whether this thread runs an item of a map with ``logs="off"``."""
+    place = task_context.get()
+    return place is not None and (place.spec.environment is None or place.spec.environment.logging is None)
 
 
 def _backend(place: Any) -> str:
@@ -290,27 +264,10 @@ def annotate(record: logging.LogRecord, item: int | None, backend: str, pid: int
     vars(record).update(zip(FIELDS, (item, backend, pid, host), strict=True))
 
 
-# --- warnings ---------------------------------------------------------------------------------------------------------
-
-
-def _show_warnings_there() -> None:
-    if getattr(warnings.showwarning, "__name__", "") != _show_there.__name__:
-        _showing_here.append(warnings.showwarning)
-        warnings.showwarning = _show_there
-
-
-_showing_here: list[Callable[..., None]] = []
-
-
-def _show_there(
-    message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
-) -> None:
-    """Stand in a worker for ``warnings.showwarning``."""
-    from anymap._in_worker import tell  # noqa: PLC0415 - as in the handler
-
-    told = (str(message), category.__module__, category.__qualname__, filename, lineno, line)
-    if file is not None or not tell.tell(WARNING, told):
-        _showing_here[-1](message, category, filename, lineno, file, line)
+def warning_as_told(
+    message: Any, category: type[Warning], filename: str, lineno: int, line: str | None
+) -> tuple[str, str, str, str, int, str | None]:
+    return str(message), category.__module__, category.__qualname__, filename, lineno, line
 
 
 # --- where memory is shared -------------------------------------------------------------------------------------------

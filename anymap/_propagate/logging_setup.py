@@ -10,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from anymap._host import forks
-from anymap._propagate import log_records
+from anymap._propagate import log_records, shared_logging
 from anymap._propagate.log_records import File, Setup
 
 if TYPE_CHECKING:
@@ -18,33 +18,52 @@ if TYPE_CHECKING:
 
 _UNCHANGED = "anymap"
 """Logging forgets this key of a cache of its own whenever a level changes anywhere."""
-_made: dict[tuple[bool, bool], tuple[list[Any], bytes]] = {}
+_made: dict[tuple[bool, bool], tuple[tuple[Any, ...], bytes]] = {}
 
 forks.in_child(_made.clear)
 
 
 def describe(*, alone: bool, here: bool) -> bytes:
     """Return this process's :class:`Setup`, pickled. ``alone``: for workers of its own; ``here``: on this host."""
+    outer = shared_logging.of_this_thread()
+    if outer is not None:
+        return _passed_on(outer.setup, alone=alone, here=here)
     cache = getattr(logging.root, "_cache", {})
+    seen = (list(warnings.filters), log_records.disabled_loggers())
     known = _made.get((alone, here))
-    if known is not None and _UNCHANGED in cache and known[0] == warnings.filters and not _any_files():
+    if known is not None and _UNCHANGED in cache and known[0] == seen and not _any_files():
         return known[1]
     if _UNCHANGED not in cache:
         _made.clear()
         cache[_UNCHANGED] = True
-    filters = list(warnings.filters)
     files = tuple(_files()) if here else ()
     setup = Setup(
-        levels=_levels() if alone else None,
-        disabled=logging.root.manager.disable,
-        filters=tuple(map(_as_text, filters)) if alone else (),
+        levels=_levels(),
+        disabled_loggers=seen[1],
+        silenced=logging.root.manager.disable,
+        filters=_filters() if alone else (),
         files=files,
         only_files=bool(files) and not _any_others(),
         caller=log_records.this_process(),
     )
     pickled = pickle.dumps(tuple(setup), 5)
-    _made[alone, here] = filters, pickled
+    _made[alone, here] = seen, pickled
     return pickled
+
+
+def _passed_on(outer: Setup, *, alone: bool, here: bool) -> bytes:
+    """Describe, in a worker that others use too, what holds for the item that calls a map."""
+    setup = outer._replace(
+        filters=_filters() if alone else (),
+        files=outer.files if here else (),
+        only_files=here and outer.only_files,
+        caller=log_records.this_process(),
+    )
+    return pickle.dumps(tuple(setup), 5)
+
+
+def _filters() -> tuple[Any, ...]:
+    return tuple(map(_as_text, list(warnings.filters)))
 
 
 def _levels() -> dict[str, int]:

@@ -11,8 +11,9 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
+from anymap._host.live_messages import host
 from anymap._in_worker import tell
-from anymap._propagate.log_records import FIELDS, RECORD, WARNING, annotate, find_class
+from anymap._propagate.log_records import FIELDS, RECORD, WARNING, WRITTEN, annotate, find_class
 from anymap._propagate.output import OUTPUT, catch
 from anymap.progress._above import above_bars, is_any_bar_open
 
@@ -51,6 +52,8 @@ def record_of(told: Told, backend: str) -> logging.LogRecord:
     """Put together what a worker has logged."""
     parts = told.message
     extra = parts.pop("extra")
+    if told.host != host():
+        parts.pop(WRITTEN, None)  # a file of that name, but over there
     record = logging.makeLogRecord(parts)
     if record.exc_text:
         from anymap._serialize import tracebacks  # noqa: PLC0415 - as few records have one

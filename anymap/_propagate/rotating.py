@@ -57,9 +57,13 @@ class RotatingFile(ConcurrentRotatingFileHandler):  # type: ignore[misc]
 
     def handle(self, record: logging.LogRecord) -> Any:
         # What a worker has written itself comes here as well.
-        if self.settings.path in getattr(record, "anymap_written", ()):
+        written = getattr(record, "anymap_written", ())
+        if self.settings.path in written:
             return False
-        return super().handle(record)
+        is_written = super().handle(record)
+        if is_written:
+            record.anymap_written = [*written, self.settings.path]
+        return is_written
 
     # --- what the base class calls with the lock in its hands ---------------------------------------------------------
 

@@ -314,9 +314,11 @@ def _run(task: Task) -> Answer:
             if spec.tells is not None and spec.board is not None:
                 # What is told while the function is loaded is to be waited for, too.
                 taken.board, taken.offset = _attached(spec.board), status_board.item_offset(task.slot)
-            if spec.environment is not None:
-                spec.environment.settle()
-            return _with_extras(_answer_or_end(task, _context(task)), taken)
+            if spec.environment is None:
+                return _with_extras(_answer_or_end(task, _context(task)), taken)
+            spec.environment.settle()
+            with spec.environment.over(taken):
+                return _with_extras(_answer_or_end(task, _context(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         exc.__traceback__ = exceptions.users_part(exc.__traceback__) or exc.__traceback__
         broken = exceptions.encode(exc, cloudpickle_dumps)
