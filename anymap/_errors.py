@@ -88,7 +88,7 @@ class UnsupportedOption(AnymapError, ValueError):
 class WorkerLost(AnymapError):
     """The worker that ran an item died, and the item was not to be run again.
 
-    ``exitcode`` is what the operating system told: negative for a signal, ``None`` where nobody knows.
+    ``exitcode`` is what the operating system told: negative for a signal, ``None`` where it is not known.
     """
 
     def __init__(self, message: str, exitcode: int | None = None) -> None:

@@ -213,7 +213,7 @@ def pmap(  # noqa: D417 - unknown keywords are refused
         ordered: Results in the order of the items; ``False``: as they are finished.
         lazy: Return a :class:`MapIterator` at once instead of a list at the end. The map begins with the first result
             that is asked for, and ends when the iterator is exhausted, closed, left by ``with``, or dropped.
-        prefer: A library's hint, ``"threads"`` or ``"processes"``, for where nobody has chosen a backend.
+        prefer: A library's hint, ``"threads"`` or ``"processes"``, for where no backend is chosen.
         require: ``"shared_memory"``, where ``func`` has to see or change the caller's own objects. If the backend that
             was chosen cannot give it, the map warns and runs in threads.
         progress: What is shown. ``None``: a bar for the outermost map on a terminal or in a notebook, once it has
@@ -243,7 +243,7 @@ def pmap(  # noqa: D417 - unknown keywords are refused
         window: How many items may be under way, 1 or more; if ``lazy``, items whose results wait to be taken count too,
             so that the input is never read further ahead than this. ``None``: two chunks for each worker.
         seed: Gives each item a stream of random numbers of its own, which :func:`rng` returns: the same on any backend;
-            0 or more. ``None``: nobody seeds them.
+            0 or more. ``None``: without a seed.
 
     Returns:
         A list, or a :class:`MapIterator` if ``lazy``.

@@ -433,7 +433,7 @@ class _Results(Generic[R]):
         except StopIteration:
             self._unfinished.discard(self)
             raise
-        except Exception as exc:  # noqa: BLE001 - the input's, for whoever asks for the next result
+        except Exception as exc:  # noqa: BLE001 - the input's, raised where the next result is asked for
             self._ready.append((None, exc))
         else:
             self._ready.extend((value, batch.errors.get(position)) for position, value in enumerate(batch.values))

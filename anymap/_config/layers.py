@@ -1,7 +1,7 @@
 """Which of the places that say something holds, from the highest to the lowest.
 
 1. ``ANYMAP_FORCE_BACKEND``
-2. the arguments of the call (they are not here: who calls asks for a setting where its argument is left out)
+2. the arguments of the call (they are not here: a call asks for a setting where its argument is left out)
 3. ``using`` blocks, the innermost first
 4. ``configure``
 5. the environment
@@ -97,7 +97,7 @@ def portable(inherited: Inherited) -> Inherited:
 def _sendable(value: Any) -> Any:
     try:
         _pickled(value)
-    except Exception:  # noqa: BLE001 - whatever it is, it stays here; who asks for it there is told
+    except Exception:  # noqa: BLE001 - whatever it is, it stays here; a worker that asks for it gets an error
         return NotPassedOn(repr(value))
     return value
 

@@ -1,4 +1,4 @@
-"""The settings there are: what each is called, what it may be, and what holds where nobody says anything."""
+"""The settings there are: what each is called, what it may be, and its default."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Settings(TypedDict, total=False):
     inner_threads: int | None
     """How many threads numerical libraries may use in each worker. By default the CPUs are shared out evenly."""
     idle_timeout: float | None
-    """Seconds after which workers that nobody needs end; 60 by default."""
+    """Seconds after which workers without work end; 60 by default."""
     show_items: bool | Literal["on", "off"] | None
     """Whether an item's ``repr`` may stand in messages: not where items are secret."""
     seed: int | None

@@ -1,4 +1,4 @@
-"""A value, and who says so."""
+"""A value, and where it was set."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Codec(Protocol):
 def make_codec(plan: Plan, router: MessageRouter, around: Around | None = None) -> Codec:
     """Return the carrier for the plan's backend, which is open.
 
-    Who listens to what tasks tell is in ``hearing``; ``around`` wraps the function where it runs.
+    Live messages of tasks go to the ``router``; ``around`` wraps the function where it runs.
     """
     make = InMemory if plan.backend.traits.shares_memory else InBytes
     return make(plan, router, around)
@@ -120,7 +120,7 @@ class InBytes:
         tells = router.tells_in_bytes(remote=remote)
         self._workspace = None if remote else workspace.take(plan.backend.workers)
         self._used_folder = False
-        """Somebody wrote to it, or tried to. Else the desk is as it was, and need not be searched for what is left."""
+        """A file was written to it, or nearly. Else the workspace is as it was, and need not be searched for what is left."""
         self._folder = self._workspace.folder if self._workspace is not None else None
         self.board = self._workspace.board if self._workspace is not None else heartbeat.RemoteBoard()
         self._spec = _worker.MapSpec(
@@ -184,14 +184,14 @@ def _route(traits: Traits) -> object_table.Route:
     """Say how what is shared between maps gets to the workers."""
     if traits.remote:
         return "engine" if traits.carries else "value"
-    # Forks that somebody made earlier have not seen what has been shared since.
+    # Forks that were made earlier have not seen what has been shared since.
     return "fork" if traits.forks and not traits.borrowed else "file"
 
 
 def _channel(
     plan: Plan, board: status_board.Board | heartbeat.RemoteBoard, router: MessageRouter | None
 ) -> Channel | None:
-    """Have workers tell how far they are, where only messages can and somebody wants to know."""
+    """Have workers tell how far they are, where only messages can and a sink or a timeout needs it."""
     if not isinstance(board, heartbeat.RemoteBoard):
         return None
     if plan.timeout is None and not plan.sinks and router is None:

@@ -68,7 +68,7 @@ class Dispatcher:
         self._news = news
         self.router = MessageRouter(plan.listeners, plan.context)
         self.item_events: ItemEvents | None = None
-        """``None`` where nobody wants to hear of single items and workers."""
+        """``None`` where no sink wants events of single items and workers."""
         self._rate = rates.recall(plan.backend.name, plan.func)
         self._target_duration = sizing.EACH_SOON if plan.lazy or plan.total is None else sizing.ALL_SOON
         self._lock = threading.RLock()
@@ -129,7 +129,7 @@ class Dispatcher:
             self._launch(*taken)
 
     def fall_silent(self) -> None:
-        """Tell no news any more, and hold nobody who listens."""
+        """Tell no news any more, and keep no listener alive."""
         self._news = _nothing
 
     def remember(self, *, complete: bool) -> None:
@@ -315,7 +315,7 @@ class Dispatcher:
             self._arrive_dead(chunk, position, exc, seconds, worker)
 
     def _running_position(self, chunk: Chunk, mark: Mark, dead: Any) -> int | None:
-        """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if nobody knows."""
+        """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if that is not known."""
         if self._backend.traits.remote:
             if chunk.expired is None:
                 return None
@@ -344,7 +344,7 @@ class Dispatcher:
         self.arrivals.append(Arrival(row, None, death=(exc, seconds, worker)))
 
     def _count_dead(self, dead: Any) -> dict[int, int | None] | None:
-        """Count who has died; return those that were not known to, with their exit codes; ``None``: nobody knows who."""
+        """Count the dead; return those that were not known as dead, with their exit codes; ``None`` if that is not known."""
         if dead is None:
             self.ledger.counts.lost += 1
             return None
@@ -445,7 +445,7 @@ class Dispatcher:
             self._news()
 
     def _give_up(self, chunk: Chunk, mark: Mark) -> None:
-        # The slot is not given back: who knows until when its thread writes to it.
+        # The slot is not given back: its thread may still write to it.
         self.gave_up = True
         del self._futures[chunk], self._slots[chunk]
         blamed = self.ledger.lose(chunk, mark.position, certain=True)

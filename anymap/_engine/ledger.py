@@ -22,7 +22,7 @@ _FREE_LOSSES = 3
 """So often may a chunk be lost with no item to blame before its items are run one by one."""
 
 _PROOF = 2
-"""So often must a row be lost alone, where nobody knows what its worker was at, before it is blamed. Once may be chance:
+"""So often must a row be lost alone, where it is not known what its worker was at, before it is blamed. Once may be chance:
 the engine may have started what killed another worker again, by itself, where this row ran. If another was lost alone
 just before, that is likely, and the loss counts half."""
 
@@ -38,7 +38,7 @@ class Chunk:
     alone: bool = False
     """Nothing else may fly with it: if a worker dies now, it was this one."""
     evidence: float = 0.0
-    """How often it was lost then, with nobody knowing what its worker was at; what may be chance counts half."""
+    """How often it was lost then, when it was not known what its worker was at; what may be chance counts half."""
     not_before: float = 0.0
     """A retry's time to wait until."""
     expired: int | None = None
@@ -110,7 +110,7 @@ class Ledger:
         self.pulled += len(rows)
 
     def stager(self) -> Callable[[Any], None]:
-        """Return what takes in one row, quicker than :meth:`stage`; who calls it counts it in ``pulled`` then."""
+        """Return what takes in one row, quicker than :meth:`stage`; the caller counts it in ``pulled`` then."""
         return self._staged.append
 
     def stage_all(self, rows: Sequence[Any]) -> None:
@@ -215,7 +215,7 @@ class Ledger:
     def lose(self, chunk: Chunk, position: int | None, *, certain: bool) -> int | None:
         """Enter that a chunk was lost and return the position to blame, if there is one.
 
-        ``position`` is the row that was running; ``None``: nobody knows. ``certain``: its worker is known to have
+        ``position`` is the row that was running; ``None``: not known. ``certain``: its worker is known to have
         died, so the row is to blame; else it is only suspected, and will be run alone.
         All other rows are queued again, at no cost to them. The blamed row is the caller's to :meth:`fail`.
         """

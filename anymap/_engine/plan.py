@@ -79,7 +79,7 @@ class Plan:
     desc: str | None
     sinks: tuple[Sink, ...] = field(default=())
     listeners: Mapping[str, Callable[[Told], object]] = field(default_factory=dict)
-    """Who is called with what items tell the map while they run, by topic; see ``_tell``."""
+    """What is called with the live messages of items, by topic; see ``_in_worker.tell``."""
     seed: int | None = None
     config: Config
     """The settings that hold."""

@@ -1,7 +1,7 @@
 """One map from its first row to its last: pull, launch, land, deliver.
 
 Two threads work on it. The one that iterates pulls the input, loads results and hands them out; all code of the
-caller's but his sinks runs there. The supervisor looks after everything that must not wait for it.
+caller's but the sinks runs there. The supervisor does everything that must not wait for it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NO_WORKERS = 10.0
 """Seconds between two words on a backend that has no workers."""
 
 
-class TooManyFailures(Exception):  # noqa: N818 - never reaches the user, who gets a MapError for it
+class TooManyFailures(Exception):  # noqa: N818 - the user gets a MapError instead
     """Ends a map that has passed ``max_failures``."""
 
 
@@ -111,7 +111,7 @@ class Run:
         return self._ledger.pulled
 
     def open(self) -> None:
-        """Get everything ready. :meth:`batches` does, if nobody has."""
+        """Get everything ready. :meth:`batches` does it, if it was not done."""
         if self._is_open:
             return
         self._is_open = True
@@ -315,7 +315,7 @@ class Run:
         return self._waiting
 
     def _on_news(self) -> None:
-        """Wake whoever can do something about it: the iterating thread if it waits, else the supervisor."""
+        """Wake the thread that can act on it: the iterating thread if it waits, else the supervisor."""
         if not self.wake():
             self._supervisor.wake()
 
@@ -343,7 +343,7 @@ class Run:
             self._dispatcher.fail(exc)
 
     def _speak_of_missing_workers(self) -> None:
-        """Say every ten seconds that there is nobody to do the work; a cluster may get workers yet."""
+        """Say every ten seconds that there is no worker; a cluster may get workers yet."""
         now = time.monotonic()
         if self._backend.capacity() > 0:
             self._manned = now

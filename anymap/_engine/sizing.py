@@ -42,7 +42,7 @@ class TargetDuration:
 
 
 EACH_SOON = TargetDuration(overhead_share=0.01, longest=0.2, patience=4, largest=16384)
-"""Somebody waits for each result, or nobody knows how many there are: then no chunk is cut shorter at the end."""
+"""The caller waits for each result, or their number is not known: then no chunk is cut shorter at the end."""
 ALL_SOON = TargetDuration(overhead_share=0.0025, longest=0.4, patience=2, largest=65536)
 """What counts is when the last one is there. Retries and events of single items may wait for their chunk so much longer."""
 
@@ -121,6 +121,6 @@ def chunksize(rate: RateEstimate, target_duration: TargetDuration, workers: int,
 
 def _share(even: float, overhead: float) -> int:
     """Return how much of what is left to take at once: ``even`` items if all took as many, ``overhead`` to send a chunk."""
-    # Guided self-scheduling (Polychronopoulos and Kuck, 1987) with half an even share, so that who is late can be helped.
+    # Guided self-scheduling (Polychronopoulos and Kuck, 1987) with half an even share, so that others can help a late worker.
     # But help has to be called: for what runs no longer than that takes it gains nothing, up to eight times that little.
     return max(math.ceil(even / 2), int(min(_WORTH_HELP * overhead, even)), int(overhead))

@@ -34,7 +34,7 @@ class Source(Protocol):
 
     @property
     def empty(self) -> bool:
-        """There is no row just now, and whoever brings one will wake the map."""
+        """There is no row just now, and the thread that brings one will wake the map."""
         ...
 
     def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:
@@ -64,7 +64,7 @@ class AtOnce:
 
     def __init__(self, rows: list[Any] | range | tuple[Any, ...]) -> None:
         self.ended = False
-        # The caller may change his list while the map runs.
+        # The caller may change the list while the map runs.
         self._rows = list(rows) if isinstance(rows, list) else rows
 
     def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
@@ -159,7 +159,7 @@ class Listed:
 
 
 class QueueSource:
-    """What other threads put in, row by row, each with the future that gets its outcome. Whoever does wakes the map."""
+    """What other threads put in, row by row, each with the future that gets its outcome. That thread wakes the map."""
 
     slow = True
 

@@ -11,7 +11,7 @@ _TOGETHER = 64 * 1024
 
 
 def send(fd: int, data: bytes) -> None:
-    """Write one message; raises ``OSError`` when nobody is there to read it."""
+    """Write one message; raises ``OSError`` when no process is there to read it."""
     header = _length.pack(len(data))
     if len(data) < _TOGETHER:
         _write(fd, header + data)

@@ -1,6 +1,6 @@
 """What running code tells its map, as bytes: letters, the frames that a pipe takes them in, the box where they wait.
 
-A letter is of plain values, so that whoever passes it on needs nothing but the standard library.
+A letter is of plain values, so a process that passes it on needs nothing but the standard library.
 """
 
 from __future__ import annotations

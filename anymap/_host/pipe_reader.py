@@ -78,7 +78,7 @@ class _PipeReader:
             os.mkfifo(self.path, 0o600)
             reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.set_blocking(reader, True)
-            # Ours to write to ourselves; as long as it is open, no reading ends because nobody else writes.
+            # Ours to write to ourselves; as long as it is open, no reading ends for want of another writer.
             self._writer = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             spill.remove_folder(self.folder)
@@ -88,7 +88,7 @@ class _PipeReader:
         self._thread.start()
 
     def is_there(self) -> bool:
-        """Tell whether nobody has tidied it away."""
+        """Tell whether it is still there."""
         return os.path.exists(self.path)
 
     def settle(self, patience: float) -> None:

@@ -49,7 +49,7 @@ def make_folder() -> str:
     """Return a new empty folder, for one map. Raises ``OSError`` where there is no room for it."""
     try:
         return _make_in(_home())
-    except FileNotFoundError:  # somebody tidied the temporary files
+    except FileNotFoundError:  # the temporary files were tidied
         remove_own()
         return _make_in(_home())
 
@@ -232,7 +232,7 @@ def _is_deserted(folder: str) -> bool:
         if fcntl is None or time.time() - os.stat(folder).st_mtime < _SETTLING:
             return False
         held = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # its owner, or somebody else who sweeps, was quicker
+    except FileNotFoundError:  # its owner, or another process that sweeps, was quicker
         return False
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -114,7 +114,7 @@ class Board:
         if self.path is not None:
             with suppress(FileNotFoundError):  # at the interpreter's exit the folder goes first
                 os.unlink(self.path)
-            # Now, and not when garbage is next collected: it holds a file descriptor. Somebody may still read.
+            # Now, and not when garbage is next collected: it holds a file descriptor. A thread may still read.
             mapped, self.buffer = self.buffer, bytearray(len(self.buffer))
             if isinstance(mapped, mmap.mmap):
                 with suppress(BufferError):

@@ -19,13 +19,13 @@ _KEPT = 4
 
 @dataclass(slots=True, eq=False)
 class Workspace:
-    """What one map works with, and nobody else meanwhile."""
+    """What one map works with, and no other map meanwhile."""
 
     folder: str
     board: Board
 
     def is_there(self) -> bool:
-        """Tell whether nobody has tidied it away since."""
+        """Tell whether it is still there."""
         return self.board.path is not None and os.path.exists(self.board.path)
 
     def is_bare(self) -> bool:
@@ -52,7 +52,7 @@ def take(workers: int) -> Workspace:
 
 
 def give_back(desk: Workspace, *, clean: bool) -> None:
-    """Take a desk back. ``clean``: nobody works at it any more, and there is nothing in it but the board."""
+    """Take a workspace back. ``clean``: no worker uses it any more, and there is nothing in it but the board."""
     if clean:
         desk.board.wipe()
         with _lock:

@@ -1,4 +1,4 @@
-"""What a worker tells of single items, where somebody wants to know: that one begins, and how long it took."""
+"""What a worker tells of single items, where a sink wants to know: that one begins, and how long it took."""
 
 from __future__ import annotations
 

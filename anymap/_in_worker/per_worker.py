@@ -106,7 +106,7 @@ class _Worker:
 
 
 def _quietly(close: Callable[..., object], *arguments: Any) -> None:
-    """Nobody waits for it any more who could do something about an error."""
+    """No caller is left that could act on an error, so it is logged."""
     try:
         close(*arguments)
     except Exception:

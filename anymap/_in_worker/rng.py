@@ -19,7 +19,7 @@ def rng() -> Any:
     ``SeedSequence(seed)``; else a :class:`random.Random`. They do not give the same numbers.
 
     In a map without a seed, outside of any map, and in threads that the function starts itself, each call returns a new
-    generator that nobody has seeded.
+    generator without a seed.
 
     >>> from anymap import pmap, rng
     >>> def dice(_):

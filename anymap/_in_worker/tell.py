@@ -1,6 +1,6 @@
 """Telling the map that the running code is inside of something, at once: by a call, a pipe, a channel, or the answer.
 
-Whoever wants to be told says so on the caller's side, by topic; what nobody listens to goes nowhere and costs next to
+A listener asks for a topic on the caller's side; a message without a listener goes nowhere and costs next to
 nothing.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anymap._worker.task import TaskContext
 
 _WHOLE = min(getattr(select, "PIPE_BUF", 512), 4096)
-"""Bytes that a pipe takes whole or not at all, whoever else writes to it."""
+"""Bytes that a pipe takes whole or not at all, however many write to it."""
 _KEPT_PIPES = 4
 
 
@@ -44,7 +44,7 @@ def tell(topic: str, message: Any, *, patience: float = 1.0, place: TaskContext 
 
 
 def find(topic: str, place: TaskContext | None = None) -> TaskContext | None:
-    """Return the place in the nearest map around this code, or around ``place``, where somebody listens to ``topic``.
+    """Return the place in the nearest map around this code, or around ``place``, that listens to ``topic``.
 
     Threads that a function has started itself are in the map of their process, if there is but one.
     """
@@ -120,7 +120,7 @@ def _pipe(path: str) -> _Pipe:
 
 
 class _Pipe:
-    """The writing end of a caller's pipe, for all threads of this process. Closed when nobody writes any more."""
+    """The writing end of a caller's pipe, for all threads of this process. Closed when no thread writes any more."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
 """Which of a map's workers this is: a number that no other has that runs at the same time.
 
-Workers agree on it among themselves, by a table of who has which number: in memory between threads, in a file of the
+Workers agree on it among themselves, by a table of the numbers in use: in memory between threads, in a file of the
 map's folder between processes of this host. A number stays with its owner. Where more workers take turns at a map than
-may run at once, as in a pool that others share, an owner who does not run just now gives way.
+may run at once, as in a pool that others share, an owner that does not run just now gives way.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def worker_index() -> int:
 
 
 class Owner(NamedTuple):
-    """Who has a number."""
+    """An owner of a number."""
 
     pid: int
     thread: int

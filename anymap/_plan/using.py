@@ -28,7 +28,7 @@ R = TypeVar("R")
 class using:  # noqa: N801 - it is used as a function
     """Settings for a block of code, or for each call of a function.
 
-    They hold for every map that the block calls, whoever wrote the code that calls it, in this thread or asyncio task and
+    They hold for every map that the block calls, in whatever package, in this thread or asyncio task and
     in no other. They end with the block.
 
     >>> import anymap

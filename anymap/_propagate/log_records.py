@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RECORD, WARNING = "record", "warning"
 """The topics that workers tell of."""
 LOGGED = "logged"
-"""The topic of records that are logged in the caller's own process, for who wants to know of them."""
+"""The topic of records that are logged in the caller's own process, for listeners in it."""
 
 FIELDS = ("anymap_item", "anymap_backend", "anymap_worker", "anymap_host")
 WRITTEN = "anymap_written"
@@ -49,7 +49,7 @@ class Setup(NamedTuple):
     filters: tuple[Any, ...]
     files: tuple[File, ...]
     only_files: bool
-    """Nobody but these files takes what the caller logs."""
+    """Only these files take what the caller logs."""
     caller: tuple[str, int]
     """The process whose workers are to be like this."""
 
@@ -131,7 +131,7 @@ class Forwarder(logging.Handler):
         return bool(wanted)
 
     def use(self, files: tuple[File, ...], *, only: bool) -> None:
-        """Write to these files from now on; ``only``: what they take, nobody else wants."""
+        """Write to these files from now on; ``only``: no other handler wants what they take."""
         self._only_files = only
         if files != self.files:
             for _, handler in self._handlers:
@@ -181,7 +181,7 @@ def _backend(place: Any) -> str:
 
 
 def _handle_as_without(record: logging.LogRecord) -> None:
-    """Nobody but this handler may have taken the record: then do what logging does where there is none."""
+    """If no other handler has taken the record, do what logging does where there is none."""
     last = logging.lastResort
     if last is not None and record.levelno >= last.level and not _has_others(logging.getLogger(record.name)):
         last.handle(record)

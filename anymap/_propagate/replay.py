@@ -34,7 +34,7 @@ def settled(environment_settings: EnvironmentSettings, sinks: Iterable[Sink]) ->
 
 
 def listeners(backend: str, environment_settings: EnvironmentSettings) -> dict[str, Callable[[Told], object]]:
-    """Return who is to hear what items log and print, by topic; nobody, where a map further out hears it."""
+    """Return the listeners to what items log and print, by topic; none where a map further out listens."""
     wanted: dict[str, Callable[[Told], object]] = {}
     if environment_settings.logs == "forward":
         wanted[RECORD] = partial(_handle_record, backend=backend)
@@ -112,7 +112,7 @@ def _print(stream: str, text: str) -> None:
         with above_bars():
             file.write(text)
             file.flush()
-    except (OSError, ValueError):  # nobody reads it
+    except (OSError, ValueError):  # no process reads it
         return
     finally:
         catch.reset(token)

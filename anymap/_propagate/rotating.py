@@ -68,7 +68,7 @@ class RotatingFile(ConcurrentRotatingFileHandler):  # type: ignore[misc]
     # --- what the base class calls with the lock in its hands ---------------------------------------------------------
 
     def _do_lock(self) -> None:
-        # A fork has the parent's open lock file, and with it his lock.
+        # A fork has the parent's open lock file, and with it the parent's lock.
         if os.getpid() != self._pid:
             self._pid, self.is_locked = os.getpid(), False
             if self.stream_lock is not None:

@@ -2,7 +2,7 @@
 
 A *parcel* is what travels: the values of one chunk, or one function. Values that cannot run code when they are
 loaded (numbers, text, bytes) go in one pickle. All others are pickled one by one, so that one that cannot be loaded
-is that item's error and nobody else's, and a worker that dies while loading died on a known item.
+is that item's error alone, and a worker that dies while loading died on a known item.
 
 Large buffers (pickle protocol 5) stay out of the pickle. Where both sides share a host they are written to a file
 once and mapped by the reader, without a copy.
@@ -41,7 +41,7 @@ _OUT_OF_BAND = 64 * 1024
 _SPILL = 64 * 1024
 """A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
 _LARGE_TOGETHER = 1024 * 1024
-"""Plain values of more bytes go one by one, too: who has no memory for all of them may have it for some."""
+"""Plain values of more bytes go one by one, too: a process without memory for all of them may have it for some."""
 _COPIES, _BESIDES = 3, 1024 * 1024
 """To send a parcel through a pipe takes memory for so many copies of it, and so many bytes besides."""
 _DEEPEST_FAULT = 20
@@ -109,7 +109,7 @@ def pack(values: Sequence[Any], table: ObjectTable, *, to_file: bool = False) ->
 
 
 def pack_function(func: Any, table: ObjectTable, *, to_file: bool = False) -> tuple[Payload, dict[int, Exception]]:
-    """Pack a map's function, as :func:`pack` does. One that goes by its name needs nobody to walk through it."""
+    """Pack a map's function, as :func:`pack` does. One that goes by its name is not searched."""
     if _goes_by_name(func):
         return Payload(pickle.dumps([func], 5)), {}
     blob = Blob(None)
@@ -325,7 +325,7 @@ def _write_payload(file: io.FileIO, payload: Payload) -> list[tuple[int, int]]:
 
 def _map_file(spilled: SpilledPayload, *, keep: bool) -> Payload:
     with open(spilled.path, "rb") as file:
-        # A private mapping: the reader may write to his arrays, and the file stays as it is.
+        # A private mapping: the reader may write to the arrays, and the file stays as it is.
         view = memoryview(_mapped(file))
     if not keep:
         os.unlink(spilled.path)

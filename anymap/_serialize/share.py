@@ -1,8 +1,8 @@
 """Objects that are shipped once, not once a map: by a file in memory on this host, by the cluster's own store elsewhere.
 
-A handle travels as a token. Whoever loads it gets the handle of its process, and that loads the object when it is first
+A handle travels as a token. A process that loads it gets its own handle, and that loads the object when it is first
 asked for it: once a process, from a file that all of them map. What the object is made of out of band (arrays) is not
-copied; the pages of the file are private to whoever writes to them.
+copied; the pages of the file are private to the process that writes to them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Shared(Reference, Generic[T]):
         self.key = key
         self.lock = threading.RLock()
         self.copies: MutableMapping[Any, Any] = weakref.WeakKeyDictionary()
-        """What an engine holds of it, by whom it holds it for. Let go when the handle is closed."""
+        """What an engine holds of it, by its client. Let go when the handle is closed."""
         self._source = source
         self._mine = False
         self._closed = False
@@ -70,7 +70,7 @@ class Shared(Reference, Generic[T]):
         """Return the object.
 
         Where the handle was made that is the object itself; elsewhere a copy, which is loaded once by each process and
-        is the same for all its threads, items and maps. Take it for read-only: what is written to it reaches nobody,
+        is the same for all its threads, items and maps. Take it for read-only: what is written to it reaches no other process,
         the other threads, or everybody, as the backend has it.
 
         Raises:
@@ -130,7 +130,7 @@ class Shared(Reference, Generic[T]):
     # --- leaving this process -------------------------------------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By value: who knows where it goes."""
+        """By value: where it goes is not known."""
         packed = self._pack("value")
         return received, (self.key, packed._replace(payload=packing.spill(packed.payload, None)))
 

@@ -87,7 +87,7 @@ _beats = Ticker(_Chunk.beat, _INTERVAL, "anymap-heartbeat")
 def beating(task: Task, board: bytearray) -> Iterator[live_messages.Outbox | None]:
     """Tell the map, while this lasts, what ``board`` says in its only slot; yield what takes letters to it.
 
-    Does nothing where nobody listens.
+    Does nothing where there is no listener.
     """
     if task.spec.channel is None:
         yield None

@@ -121,5 +121,5 @@ def flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):  # there is none, or nobody listens
+        except (OSError, ValueError, AttributeError):  # there is none, or no process reads it
             continue

@@ -68,7 +68,7 @@ class _Fork:
             try:
                 pid, status = os.waitpid(self.pid, options)
             except ChildProcessError:
-                # The program has its children reaped, by a handler or by ignoring SIGCHLD: how it ended nobody knows.
+                # The program has its children reaped, by a handler or by ignoring SIGCHLD: how it ended is not known.
                 pid, status = self.pid, 0
             if pid:
                 self._exitcode = os.waitstatus_to_exitcode(status)

@@ -58,11 +58,11 @@ class Tells(NamedTuple):
     """What running code may tell its map, and how that gets there; see ``_tell``."""
 
     topics: frozenset[str]
-    """What somebody listens to."""
+    """The topics that have a listener."""
     hear: Callable[[Any], object] | None = None
     """Takes a message at once, where memory is shared."""
     path: str | None = None
-    """The pipe to the caller, where he is on this host."""
+    """The pipe to the caller, if the caller is on this host."""
     tag: int = 0
     """What the caller knows the map by at the other end of the pipe."""
 
@@ -78,7 +78,7 @@ class MapSpec(NamedTuple):
     board: Any
     """A path; the board's memory itself where memory is shared; ``None`` where the caller's board cannot be reached."""
     channel: Any
-    """A :class:`~anymap.backends.base.Channel` to tell by how far a chunk is; ``None`` where nobody listens."""
+    """A :class:`~anymap.backends.base.Channel` to tell by how far a chunk is; ``None`` where there is no listener."""
     timeout: float | None
     """Seconds after which the caller gives an item up."""
     spool: str | None
@@ -90,14 +90,14 @@ class MapSpec(NamedTuple):
     inherited: Inherited
     """What holds for maps inside of this one."""
     places: Any = None
-    """By what its workers agree on who has which index, see ``_worker_index``: between threads the list of owners, between
+    """How its workers agree on their indices, see ``_in_worker.worker_index``: between threads the list of owners, between
     processes of this host how many there are, elsewhere what finds out. ``None``: they cannot."""
     tells: Tells | None = None
-    """``None`` where nobody listens."""
+    """``None`` where there is no listener."""
     around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
     """A function of ours that wraps the map's, out there."""
     outer: TaskContext | None = None
-    """Where memory is shared: the seat of whoever called the map, if he is himself inside of one."""
+    """Where memory is shared: the context of the task that called the map, if a task did."""
     environment: Any = None
     """What items find around them; see ``_environment``. ``None``: what is there."""
 
@@ -116,7 +116,7 @@ class TaskContext:
         """Where memory is shared, while rows are run: the results so far. Their number says at which item the chunk is."""
         self.index: int | None = None
         self.durations: dict[int, float] = {}
-        """Seconds that each row took, by its position; empty where nobody wants to know."""
+        """Seconds that each row took, by its position; empty where no sink wants to know."""
         self.outbox: Any = None
         """What was told and is still here; made when there is something."""
         self.stream: tuple[int, Any] | None = None
@@ -173,7 +173,7 @@ class Answer(NamedTuple):
     told: list[bytes] | None = None
     """Letters of the items to their map that nothing else has brought home; see ``_tell``."""
     durations: dict[int, float] | None = None
-    """Seconds that each row took, by its position, where somebody wants to know."""
+    """Seconds that each row took, by its position, where a sink wants to know."""
     kept: dict[int, str] | None = None
     """What items that failed have printed, by position, where it is kept."""
     queued: float | None = None
@@ -380,7 +380,7 @@ def _rows(task: Task) -> list[Any] | Unpacked | _NotLoaded:
     try:
         return packing.unpack(task.rows)
     except MemoryError as exc:
-        if task.count > 1:  # who needs too much of it is found out when they come one by one
+        if task.count > 1:  # the item that needs too much of it is found when they come one by one
             raise
         return _NotLoaded(exc)
 
@@ -558,7 +558,7 @@ class _Watch:
         self.longest = 0.0
         """Seconds that the slowest row took."""
         self.slowest = 0
-        # Who works in the caller's own thread starts no other.
+        # A task in the caller's own thread starts no other thread.
         self._may_hear = self._timeout is None and not task.spec.inline
         self._uses_ticker = False
         self.is_quick = False
@@ -572,8 +572,8 @@ class _Watch:
         if now > self._end or self._board[0]:
             return _NO_MORE
         status_board.write_item(self._board, self._offset, self._known, now)
-        # The caller gives up an item that is out of time, and others get the rest of its chunk. He may have done so up to
-        # the moment in which the board told him that it has ended.
+        # The caller gives up an item that is out of time, and others get the rest of its chunk. It may have done so up to
+        # the moment in which the board told it that the item has ended.
         has_ended = self.since != before
         if has_ended and self._timeout is not None and time.monotonic() - before > self._timeout:
             return _NO_MORE
@@ -640,7 +640,7 @@ def _ticker() -> Ticker[_Watch]:
 
 
 def _enter_slot(board: status_board.Buffer, offset: int, values: list[Any] | None) -> None:
-    """Let who asks find out at which item this thread is."""
+    """Record the current item of this thread."""
     if (taken := task_context.get()) is not None:
         taken.board, taken.offset, taken.values = board, offset, values
 
@@ -655,7 +655,7 @@ def _caller(
     if spec.inline:
         return partial(handlers.let_in, partial(_call_some, func, spec.star, iter(rows)))
     if spec.shares_memory:
-        # Who dies here takes the caller along: there will be nobody to ask the board which item it was at.
+        # With shared memory a dead worker ends the whole process, and no caller is left to read the board.
         return partial(_call_some, func, spec.star, iter(rows))
     # A range makes its numbers one by one more slowly than all at once.
     rows = list(rows) if isinstance(rows, range) else rows
@@ -785,7 +785,7 @@ def _inside(task: Task) -> Iterator[TaskContext]:
 
 def serves() -> bool:
     """Tell whether this process works for maps of another one."""
-    # An engine of the caller's may have workers in his own process.
+    # An engine of the caller's may have workers in the caller's process.
     return not all(map(object_table.is_from_here, list(_contexts)))
 
 

@@ -49,7 +49,7 @@ _homes = {
     "at_shutdown": "anymap._host.lifecycle",
     "run_task": "anymap._worker.task",
 }
-"""Where the names are that those need who write a backend."""
+"""Where the names are that authors of backends need."""
 
 
 def __getattr__(name: str) -> Any:

@@ -158,7 +158,7 @@ def _is_there(module: str) -> bool:
 
 
 def _known() -> dict[str, type[Backend] | _Entry]:
-    # Ours come first in the list, and nobody else's takes the name of one of them.
+    # Ours come first in the list, and no other takes the name of one of them.
     return {**_ours, **_announced(), **_registered, **_ours}
 
 

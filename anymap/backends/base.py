@@ -42,7 +42,7 @@ class Traits:
     breaks: bool = False
     """The engine does not survive its first dead worker: all futures end with ``ChunkLost``, then ``submit`` raises."""
     borrowed: bool = False
-    """The engine is the user's, who uses it for other things too: nothing is changed in its workers."""
+    """The engine is the user's and does other work too: nothing is changed in its workers."""
     carries: bool = False
     """Where ``remote``: the backend carries what :func:`anymap.share` made, once to each worker that needs it. Tasks
     come to it without, and it is in the ``left_out`` of their parcels. Elsewhere that goes by value."""
@@ -92,7 +92,7 @@ class Backend(abc.ABC):
     inner_threads: int | None = None
     """How many threads numerical libraries may use in each worker; ``None``: an even share of the CPUs. Set before ``open``."""
     idle_timeout: float = 60.0
-    """Seconds for which workers that nobody needs are kept, where they outlive a map. Set before ``open``."""
+    """Seconds for which workers without work are kept, where they outlive a map. Set before ``open``."""
 
     @abc.abstractmethod
     def open(self, workers: int | None) -> None:
@@ -119,7 +119,7 @@ class Backend(abc.ABC):
 
         What it raises ends no map: it becomes a note of the error that came first, or is logged.
 
-        ``abandon`` says that tasks are still queued or running and nobody wants their answers: drop the queued ones,
+        ``abandon`` says that tasks are still queued or running and their answers are not wanted: drop the queued ones,
         stop the running ones if that can be done, and return promptly in any case.
         """
 
@@ -142,13 +142,13 @@ class Backend(abc.ABC):
         raise NotImplementedError
 
     def abandon(self, future: Future[Answer]) -> None:
-        """Nobody waits for this task any more, and it may be stuck: fill its place if that can be done.
+        """No map waits for this task any more, and it may be stuck: fill its place if that can be done.
 
         Only called where ``traits.kills`` is false. Whatever the future brings later is dropped.
         """
         future.cancel()
 
-    def channel(self, receive: Callable[[bytes], object]) -> Channel | None:  # noqa: ARG002 - for those who can
+    def channel(self, receive: Callable[[bytes], object]) -> Channel | None:  # noqa: ARG002 - for backends that can
         """Return what tasks can send messages with while they run; ``None``: there is only their answer.
 
         Called at most once, after ``open``. ``receive`` may be called on any thread, until ``close`` returns. What a task has

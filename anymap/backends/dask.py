@@ -223,7 +223,7 @@ class Dask(Backend):
             in_flight = [submitted for key in keys if (submitted := self._in_flight.get(key)) is not None]
             worker = str(news.get("worker"))
             if self._own is None:
-                # At once: until dask hears that nobody wants it, it may give what has killed one worker to another.
+                # At once: until dask learns that no client wants it, it may give what has killed one worker to another.
                 _end(in_flight, _loss(worker))
             else:
                 self._client.loop.add_callback(self._end_when_told, self._own, in_flight, worker)

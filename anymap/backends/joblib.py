@@ -266,7 +266,7 @@ class _Threads(_Engine):
 
 
 class _Loky(_Engine):
-    """The executor that everybody in this process shares who uses joblib."""
+    """The executor that all users of joblib in this process share."""
 
     traits = Traits(kills=True)
 
@@ -374,16 +374,16 @@ def _close_all_on_loky() -> None:
 
 
 def _end_idle_executor() -> None:
-    """End loky's workers with our own warm ones, unless somebody uses them; joblib starts others when it needs some."""
+    """End loky's workers with our own warm ones, unless they are in use; joblib starts others when it needs some."""
     executor = reusable_executor._executor
     if executor is not None and not executor._pending_work_items:
         executor.shutdown(kill_workers=True)
-        # One that lost a worker keeps its pipes and semaphores for as long as somebody holds it, and loky does.
+        # One that lost a worker keeps its pipes and semaphores for as long as it is referred to, and loky refers to it.
         reusable_executor._executor = None
 
 
 def _forget_executor() -> None:
-    # In a forked child: loky's workers, and the threads that serve them, are the parent's. Who used them would wait.
+    # In a forked child: loky's workers, and the threads that serve them, are the parent's. A map on them would wait.
     reusable_executor._executor = None
     reusable_executor._executor_lock = threading.RLock()
 
@@ -422,7 +422,7 @@ def _give_size(size: int) -> None:
             executor._max_workers = size
             for _ in range(size, _count_alive(executor)):
                 executor._call_queue.put(None)
-        # Who counts them next must not count those that are about to go.
+        # The next count must leave out those that are about to go.
         while _count_alive(executor) > size and not executor._flags.broken:
             time.sleep(0.001)
 

@@ -74,7 +74,7 @@ class ProcessPool(ThreadPool):
 
     Such a pool puts another worker in the place of a dead one, says nothing, and never answers the task that it had. So
     the workers are watched here, and the board says which task the dead one was at. One that died before it could say
-    so on the board is found out by a call that is sent after it: who answers that has taken it from a queue where
+    so on the board is found out by a call that is sent after it: the worker that answers it has taken it from a queue where
     nothing is before it any more.
     """
 
@@ -95,7 +95,7 @@ class ProcessPool(ThreadPool):
         self._tick()
 
     def poll(self) -> None:
-        # These first: who has signed by now is among those that live, or has died.
+        # These first: a process in a slot by now is among those that live, or has died.
         marks = [(future, sent.task, self._mark(sent.task)) for future, sent in list(self._sent.items())]
         self._tick()
         for future, task, mark in marks:
@@ -122,7 +122,7 @@ class ProcessPool(ThreadPool):
         return status_board.read(self._board, task.slot)
 
     def _tick(self) -> None:
-        """See who lives. The pool forgets the dead before anybody can ask for their exit codes."""
+        """See which workers live. The pool forgets the dead before their exit codes can be asked for."""
         known = {**self._living, **{worker.pid: worker for worker in self._engine._pool[:]}}
         ended = {pid: worker.exitcode for pid, worker in known.items() if worker.exitcode is not None}
         self._living = {pid: worker for pid, worker in known.items() if pid not in ended}
@@ -153,7 +153,7 @@ class ProcessPool(ThreadPool):
         self._start_next()
 
     def _probe(self, untaken: list[Future[Answer]]) -> None:
-        """After a death, find out which tasks nobody has said to have, though they are in the queue no more."""
+        """After a death, find the tasks that no worker has recorded, though they have left the queue."""
         if not untaken:
             return
         self._worried, self._probing = False, True

@@ -90,7 +90,7 @@ class Threads(Backend):
             with self._lock:
                 self._unfinished -= 1
                 takes_more = thread in self._threads
-            # The future refers to the map, and that to this backend: who keeps it keeps all of them.
+            # The future refers to the map, and that to this backend: a reference to it keeps all of them.
             del self._running[thread], job, future, task
             if not takes_more:
                 break

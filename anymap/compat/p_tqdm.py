@@ -143,7 +143,7 @@ def _shown(iterables: tuple[Iterable[Any], ...], bar: dict[str, Any]) -> dict[st
 
 
 def _bar_class(kind: Any) -> Any:
-    from tqdm.std import tqdm  # noqa: PLC0415 - who names no class may not need tqdm
+    from tqdm.std import tqdm  # noqa: PLC0415 - a caller that names no class may not need tqdm
 
     made = kind.func if isinstance(kind, functools.partial) else kind
     if not (isinstance(made, type) and issubclass(made, tqdm)):

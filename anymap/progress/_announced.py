@@ -20,7 +20,7 @@ def announced() -> dict[str, EntryPoint]:
     """Return by their names what installed packages announce. Nothing of theirs is imported."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - takes longer to import than a small map to run
 
-    # Who comes first on the path wins, as with modules.
+    # The first on the path wins, as with modules.
     return {point.name: point for point in reversed(tuple(entry_points(group=_GROUP)))}
 
 

@@ -21,10 +21,10 @@ class Emitter:
     """Hands the events of one map to the sinks that want them, one event at a time, whichever threads they come from.
 
     A sink that raises is reported once to the logger ``anymap`` and not called again; the map goes on. What is no
-    ``Exception``, such as ``KeyboardInterrupt``, passes. After ``Finished`` nobody listens any more: a late event of
+    ``Exception``, such as ``KeyboardInterrupt``, passes. After ``Finished`` no sink listens any more: a late event of
     another thread goes nowhere.
 
-    Each call is in a copy of ``context``, by default that of whoever makes the emitter: a sink finds the context variables
+    Each call is in a copy of ``context``, by default that in which the emitter is made: a sink finds the context variables
     of the map's caller, whichever thread tells it.
     """
 

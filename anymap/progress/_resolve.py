@@ -150,7 +150,7 @@ def _keywords(options: Mapping[Any, Any]) -> Mapping[str, Any]:
 
 
 def _is_tqdm(value: object) -> bool:
-    # Whoever has such a class has imported tqdm; nobody else needs it.
+    # Such a class exists only where tqdm was imported; elsewhere it is not needed.
     tqdm = sys.modules.get("tqdm.std")
     return tqdm is not None and isinstance(value, type) and issubclass(value, tqdm.tqdm)
 

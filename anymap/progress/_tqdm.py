@@ -61,7 +61,7 @@ class Bar(tqdm):  # type: ignore[misc]
     def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> bool | None:
         if is_at_its_prompt():
             return False
-        # tqdm's own keeps the lock for ever when drawing raises, and whoever draws next hangs.
+        # tqdm's own keeps the lock for ever when drawing raises, and the next drawing hangs.
         if nolock:
             return super().refresh(nolock=True)  # type: ignore[no-any-return]
         if not _LOCK.acquire(*(lock_args or ())):
@@ -185,7 +185,7 @@ def open_bar(kind: type[Any] | None, options: Mapping[str, Any], *, desc: str | 
     """Return a new bar; one that is disabled if the options or tqdm's environment variables say so."""
     chosen = bar_class(kind)
     told: dict[str, Any] = {"total": total} if desc is None else {"total": total, "desc": desc}
-    # A window may be made narrower meanwhile. But whoever names a width means it.
+    # A window may be made narrower meanwhile. But a width that was given stays.
     if chosen is Bar and "ncols" not in options and "TQDM_NCOLS" not in os.environ:
         told["dynamic_ncols"] = True
     if (stderr := beneath(sys.stderr)) is not sys.stderr:

@@ -241,7 +241,7 @@ class Sink(Protocol):
 
     Calls come one at a time, from the thread that iterates or from a thread of the map's, each in a copy of the context in
     which the map was called. A sink that has an attribute
-    ``wants``, a collection of event types, is called with events of these types and no others, whose cost nobody else
+    ``wants``, a collection of event types, is called with events of these types and no others, whose cost no other sink
     pays; one that has none gets :data:`BY_DEFAULT`, which is at most some ten events a second between the first and the
     last, and ten more for each bar that an item shows.
 

@@ -1,4 +1,4 @@
-"""For those who write a backend, and for tests that would rather start no process.
+"""For authors of backends, and for tests that would rather start no process.
 
 :class:`BackendSuite` is the exam that every backend sits, ours included: subclass it in a test file and name the
 backend. :func:`examine` holds the same exam without pytest. :class:`Gate` is a backend that runs nothing before a test

@@ -1,4 +1,4 @@
-"""The part of the exam on what fails: it is the item's error, whole, and nobody else's."""
+"""The part of the exam on what fails: it is the item's error, whole, and no other's."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Station:
     def _poll(self) -> None:
         try:
             self.backend.poll()
-        except Exception as exc:  # noqa: BLE001 - raised where somebody hears it
+        except Exception as exc:  # noqa: BLE001 - raised in the thread that examines
             self._trouble = exc
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONGEST = 120.0
-"""Seconds after which an item fails that nobody lets go: no worker of somebody else's stays stuck for ever."""
+"""Seconds after which an item fails that is not released: no worker of another owner stays stuck for ever."""
 
 
 class Call(NamedTuple):

@@ -105,7 +105,7 @@ class Declarations(Exam):
                 return
             next_one = station.submit(1)
             while self.traits.remote and station.loss(next_one) is not None:
-                # A cluster may give what has killed one worker to another, before it hears that nobody wants it.
+                # A cluster may give what has killed one worker to another, before it learns that no client wants it.
                 next_one = station.submit(1)
             expect_equal(station.values(next_one), [1], "the next task")
 

@@ -35,7 +35,7 @@ _OF_ITEMS = (ItemStarted, ItemDone, ItemFailed, ItemRetried, ItemTimedOut)
 
 @dataclass(slots=True)
 class _Completed:
-    """What a chunk brought, noted under the lock of those who landed it, and told later."""
+    """What a chunk brought, noted under the lock by the thread that completed it, and told later."""
 
     chunk: Chunk
     at: float
@@ -102,7 +102,7 @@ class ItemEvents:
     def lose(self, chunk: Chunk, blamed: int | None, cause: str, dead: Mapping[int, int | None] | None) -> None:
         """Note that a chunk was lost; of the row at ``blamed`` it is still to be said how it ended.
 
-        ``dead``: the workers that nobody has heard of yet as dead; ``None``: who died is not known.
+        ``dead``: the workers that are not yet known as dead; ``None``: which died is not known.
         """
         at = self._timings.elapsed
         known: Iterable[tuple[str | None, int | None]]

@@ -23,7 +23,7 @@ _MOST = 10_000
 
 
 class Records:
-    """Hears what workers forward, or where memory is shared what items log; hands it on to who else hears it."""
+    """Receives what workers forward, or where memory is shared what items log, and passes it on to other listeners."""
 
     def __init__(self, plan: Plan, emitter: Emitter, router: MessageRouter, timings: Timings) -> None:
         self._backend = plan.backend.name

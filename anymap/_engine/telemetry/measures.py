@@ -46,7 +46,7 @@ class Timings:
     """``None`` where a system does not tell."""
     packing: float = 0.0
     waiting: Stopwatch = field(default_factory=Stopwatch)
-    """Time in the caller's own code: his input, and what he does with results."""
+    """Time in the caller's own code: in the input, and between two results."""
     slowest: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and index of the items that took the longest, in no order."""
 

@@ -33,7 +33,7 @@ class Reporter:
         self._records = self._listen_to_records()
 
     def __bool__(self) -> bool:
-        """Somebody listens."""
+        """A sink listens."""
         return bool(self._emitter)
 
     def around(self) -> Around | None:

@@ -1,4 +1,4 @@
-"""What a map is told while its items run: how it gets here from wherever they run, and who hears it."""
+"""Live messages of items: how they get here from wherever items run, and which listeners get them."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ class MessageRouter:
         if self._box is not None:
             self._box.settle(patience)
 
-    # --- who hears it -----------------------------------------------------------------------------------------------
+    # --- listeners -------------------------------------------------------------------------------------------------
 
     def hear(self, told: Told) -> None:
-        """Hand something to whoever listens."""
+        """Hand a message to its listeners."""
         listener = self._listeners.get(told.topic)
         if listener is not None:
             self._call(listener, told)

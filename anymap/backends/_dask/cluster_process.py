@@ -30,9 +30,9 @@ _HOST = "127.0.0.1"
 _GRACE_PERIOD = 3.0
 """Seconds that workers have to close what they have made for themselves, when the cluster ends."""
 _GRACE = 0.2
-"""Seconds, to twice as many, that items which nobody waits for have to end by themselves."""
+"""Seconds, to twice as many, that items which no map waits for have to end by themselves."""
 _STUCK = b"stuck"
-"""What a worker says that runs nothing but items which nobody waits for."""
+"""What a worker says that runs nothing but items which no map waits for."""
 _FALSE_STARTS = 3
 """So many workers in a row that end before they are ready: another one would do no better."""
 
@@ -191,7 +191,7 @@ class _Cluster:
             _report(self._line, Complete())
 
     async def _retire(self, worker: ClusterProcess) -> None:
-        # As planned: what dask has sent it meanwhile goes to others, and nobody is told that anything was lost.
+        # As planned: what dask has sent it meanwhile goes to others, and no client is told that anything was lost.
         await self._scheduler.remove_worker(
             self._ready[worker], stimulus_id="anymap-retire", expected=True, close=False
         )
@@ -263,7 +263,7 @@ async def _work(line: int, make: Callable[[], Any]) -> None:
 
 
 async def _ask_for_its_end_when_stuck(line: int, worker: Any) -> None:
-    """Have this process ended if it is of no use but to items that nobody waits for: a thread alone cannot be."""
+    """Have this process ended if it is of no use but to items that no map waits for: a thread alone cannot be."""
     from distributed.core import Status  # noqa: PLC0415 - takes half a second
 
     stuck: set[Any] = set()
@@ -278,7 +278,7 @@ async def _ask_for_its_end_when_stuck(line: int, worker: Any) -> None:
 
 
 def _unwanted(state: Any) -> set[Any]:
-    """Return what a worker runs, if nobody waits for any of it, nor for anything else that the worker has."""
+    """Return what a worker runs, if no map waits for any of it, nor for anything else that the worker has."""
     from anymap.backends._dask import in_task  # noqa: PLC0415 - imports what this module must not
 
     under_way: set[Any] = state.executing | state.long_running

@@ -62,7 +62,7 @@ class Cluster:
     # --- news of the scheduler ------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        # A client has one handler per topic. There may be one of the user's, or he may set one while the map lasts.
+        # A client has one handler per topic. There may be one of the user's, or one may be set while the map lasts.
         handler = self._client._event_handlers.get(_TOPIC, _ignore)
         if handler != self._pass_on:
             self._former = handler

@@ -30,7 +30,7 @@ class DaskTask(NamedTuple):
 
 
 def is_cancelled(state: Any) -> bool:
-    """Tell whether nobody waits for a task, by the worker's state of it; a task that runs is not forgotten before it ends."""
+    """Tell whether no client waits for a task, by the worker's state of it; a task that runs is not forgotten before it ends."""
     return state is not None and state.state == "cancelled"
 
 
@@ -65,7 +65,7 @@ class _Place:
         self._closed = False
 
     def look(self) -> None:
-        """Give it away if nobody waits for the task any more."""
+        """Give it away if no client waits for the task any more."""
         if not self.task.is_wanted():
             self.give_away()
 
@@ -112,7 +112,7 @@ _looks = Ticker(_Place.look, _LOOK, "anymap-places")
 
 
 def run_apart(*arguments: Any) -> bytes:
-    """Do what :func:`anymap._worker.task.run_apart` does, in a place that others get when nobody waits for it any more."""
+    """Do what :func:`anymap._worker.task.run_apart` does, in a place that others get when no client waits for it any more."""
     task = running()
     if task is None:
         return _worker.run_apart(*arguments)

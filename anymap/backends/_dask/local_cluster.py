@@ -46,7 +46,7 @@ class Cluster:
         self._not_asked = 0
         """How many maps have one that ask for no number: together they have as many workers as the cluster began with."""
         self.idle_timeout = 0.0
-        """Seconds after which a cluster that nobody needs ends."""
+        """Seconds after which an unused cluster ends."""
         self._wanted = wanted
         self._workers = self._most = workers
         self._idle_since = time.monotonic()
@@ -92,7 +92,7 @@ class Cluster:
                 framing.send(self._cluster_process.line.fileno(), str(wanted).encode())
 
     def is_idle(self, seconds: float = 0.0) -> bool:
-        """Nobody has a lease, for so many seconds."""
+        """No map has had a lease for so many seconds."""
         return not self.leases and time.monotonic() - self._idle_since >= seconds
 
     def give_back(self, asked: int | None) -> None:
@@ -109,7 +109,7 @@ class Cluster:
             descendants.end(pid)
 
     async def death(self, address: str) -> dict[int, int]:
-        """Return the process id and exit code of a worker that dask has lost; nothing if nobody tells soon."""
+        """Return the process id and exit code of a worker that dask has lost; nothing if that is not told soon."""
         told = asyncio.wrap_future(self._death(address))
         await asyncio.wait([told], timeout=_LAST_WORD)
         return told.result() if told.done() else {}
@@ -142,7 +142,7 @@ class Cluster:
             if self.closed:
                 self._hang_up()
             self._listen()
-        except BaseException as exc:  # noqa: BLE001 - whoever waits for the start must hear of it
+        except BaseException as exc:  # noqa: BLE001 - the map that waits for the start must get it
             self._fail(exc)
         finally:
             self._fail(RuntimeError("it ended"))
@@ -215,7 +215,7 @@ def _start(key: tuple[WorkerSpec, int]) -> Cluster:
 
 
 def _close_if_idle(cluster: Cluster) -> None:
-    # Whoever has the lock may be waiting for the thread that this runs in. There will be another time.
+    # The holder of the lock may be waiting for the thread that this runs in. There will be another time.
     if not cluster.is_idle(cluster.idle_timeout) or not _lock.acquire(blocking=False):
         return
     try:

@@ -24,7 +24,7 @@ _LARGE = 32 * 1024
 
 
 class Call:
-    """Pickles to the call of a function: who loads it gets what the function returns."""
+    """Pickles to the call of a function: loading it gives what the function returns."""
 
     def __init__(self, func: Callable[..., Any], *arguments: Any) -> None:
         self._reduced = func, arguments
@@ -71,7 +71,7 @@ def _alone(payload: Payload | SpilledPayload) -> Payload | SpilledPayload:
 
 
 def _gap() -> Any:
-    """Return what stands in a pickle for an object that whoever loads it has: it need be no buffer there."""
+    """Return what stands in a pickle for an object that the loading process has: it need be no buffer there."""
     return pickle.PickleBuffer(bytearray(1))
 
 

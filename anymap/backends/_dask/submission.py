@@ -38,6 +38,6 @@ def submit(client: Client, message: bytes, key: Key, **buffers: list[DaskFuture]
     """
     if len(message) < _LARGE:
         return client.submit(pickle.loads, message, **buffers, key=key, pure=False)
-    # Without dask's advice to the author of a large graph: he has written none.
+    # Without dask's advice to the author of a large graph: the user has written none.
     with _config_lock, dask.config.set({"distributed.admin.large-graph-warning-threshold": 2**62}):
         return client.submit(pickle.loads, _Frame(message), **buffers, key=key, pure=False)

@@ -80,7 +80,7 @@ class Pool:
         self._keep = keep
         self._max_items = max_items
         self.idle_timeout = 0.0
-        """Seconds after which a worker that nobody needs ends."""
+        """Seconds after which a worker without work ends."""
         self._lock = threading.RLock()
         self._workers: dict[int, _Worker] = {}
         self._leaving: list[_Worker] = []
@@ -103,7 +103,7 @@ class Pool:
 
     @property
     def idle(self) -> bool:
-        """Nobody has a lease."""
+        """No map has a lease."""
         return not self._leases
 
     def add(self, job: Job) -> None:
@@ -168,7 +168,7 @@ class Pool:
         try:
             while not self._closed:
                 self._step()
-        except BaseException as exc:  # noqa: BLE001 - whoever waits for an answer must hear of it
+        except BaseException as exc:  # noqa: BLE001 - the map that waits for an answer must get it
             self._failed = exc
         finally:
             self._end_all()
@@ -238,7 +238,7 @@ class Pool:
         worker.line.close()
 
     def _reap(self, worker: _Worker) -> None:
-        """See to it that the process is gone, and tell whoever waits for it."""
+        """See to it that the process is gone, and tell the thread that waits for it."""
         exitcode, job = self._take_out(worker)
         with self._lock:
             self._assign()  # its map may have a turn for another one now
@@ -328,7 +328,7 @@ class Pool:
 
 
 def _finish(future: Future[Answer], outcome: Any) -> None:
-    # It may have been cancelled: nobody waits for it then.
+    # It may have been cancelled: no map waits for it then.
     with suppress(InvalidStateError):
         if isinstance(outcome, BaseException):
             future.set_exception(outcome)

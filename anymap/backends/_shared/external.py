@@ -122,8 +122,8 @@ class ExternalEngine(Backend):
             self._stuck.pop(future, None)
         try:
             answer = outcome()
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, somebody waits for it
-            # Who has lost a task may be about to lose all, and may not be called from here: these are submitted anew.
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, a map waits for it
+            # An engine that has lost a task may be about to lose all, and may not be called from here: these are submitted anew.
             self._drop_queued()
             fail(future, exc)
         else:
@@ -140,7 +140,7 @@ class ExternalEngine(Backend):
             sent = self._sent[future] = Sent(task)
         try:
             self._start(sent, future)
-        except Exception as exc:  # noqa: BLE001 - there is no caller who could be told
+        except Exception as exc:  # noqa: BLE001 - there is no caller to tell
             fail(future, exc)
 
     def _drop_queued(self) -> None:

@@ -1,4 +1,4 @@
-"""What a pool of the ``multiprocessing`` family lacks: it says who died, and it can be ended in any state.
+"""What a pool of the ``multiprocessing`` family lacks: it says which worker died, and it can be ended in any state.
 
 Such a pool replaces a dead worker in silence and never answers the task that the worker had. A worker may also die with
 a lock of the pool's queues in its hands; from then on the other workers starve, and ``terminate`` waits for ever, at the
@@ -108,7 +108,7 @@ class PoolKeeper:
         return pool
 
     def _end_at_exit(self) -> None:
-        # Not in a fork of the owner. The futures stay as they are: who waits for one has nothing more to say now.
+        # Not in a fork of the owner. The futures stay as they are: a thread that waits for one has nothing more to say now.
         if os.getpid() == self._owner and (pool := self._take()) is not None:
             pool.end()
 
@@ -165,7 +165,7 @@ class _Pool:
                 descendants.end(pid)
 
     def close(self) -> None:
-        """Let the workers, who have nothing left to do, end by themselves."""
+        """Let the workers, which have nothing left to do, end by themselves."""
         if self.dead() or not self._ends_by_itself():
             self.end()
         else:
@@ -195,7 +195,7 @@ class _Pool:
         pool._state = TERMINATE
         for thread in (pool._worker_handler, pool._task_handler, pool._result_handler):
             thread._state = TERMINATE
-        # The lock of this queue may have died with a worker, and nobody reads it any more.
+        # The lock of this queue may have died with a worker, and no process reads it any more.
         pool._outqueue.put = _drop
         self._kill_all()
         pool._change_notifier.put(None)
@@ -251,7 +251,7 @@ def settle(future: Future[Answer], outcome: Callable[[], Answer]) -> None:
     """End ``future`` with what ``outcome`` returns or raises, unless it has ended already."""
     try:
         answer = outcome()
-    except BaseException as exc:  # noqa: BLE001 - whatever it is, somebody waits for it
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, a map waits for it
         fail(future, exc)
     else:
         with contextlib.suppress(InvalidStateError):
