@@ -241,7 +241,7 @@ def ticker(monkeypatch: pytest.MonkeyPatch) -> Bell:
 
 
 def works(clock: Clock, ticker: Bell, rings_after: float) -> Callable[[float], float]:
-    """Return a function that takes as long as it is told; the bell rings while it does, once so many seconds have gone by."""
+    """Return a function that takes as long as it is told; the ticker ticks while it does, once so many seconds have gone by."""
 
     def work(seconds: float) -> float:
         rings_at, ends_at = 100.0 + rings_after, clock.now + seconds

@@ -61,7 +61,7 @@ class Codec(Protocol):
 
 
 def make_codec(plan: Plan, router: MessageRouter, around: Around | None = None) -> Codec:
-    """Return the carrier for the plan's backend, which is open.
+    """Return the codec for the plan's backend, which is open.
 
     Live messages of tasks go to the ``router``; ``around`` wraps the function where it runs.
     """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Arrival(NamedTuple):
-    """What became of rows, for the iterating thread to load and land."""
+    """What became of rows, for the iterating thread to load and hand out."""
 
     chunk: Chunk
     answer: Answer | None
@@ -51,7 +51,7 @@ class Arrival(NamedTuple):
 
 
 class Dispatcher:
-    """The launching and landing of one map's chunks."""
+    """The submission and completion of one map's chunks."""
 
     def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
         """``news`` is called, on any thread, when there is something to deliver or to launch."""
@@ -206,7 +206,7 @@ class Dispatcher:
             raise TypeError(f"backend {self._backend.name!r} returned {got} from submit, and no Future")
         return future
 
-    # --- landing --------------------------------------------------------------------------------------------------
+    # --- completion -----------------------------------------------------------------------------------------------
 
     def _on_done(self, chunk: Chunk, slot: int, sent: float, future: Future[Answer]) -> None:
         try:
@@ -381,7 +381,7 @@ class Dispatcher:
             return not self.arrivals
 
     def _come_down(self, chunk: Chunk, slot: int) -> bool:
-        """Give back what a chunk in flight held; return whether anybody still waits for it."""
+        """Give back what a chunk in flight held; return whether a map still waits for it."""
         assert self.codec is not None  # noqa: S101
         self._futures.pop(chunk, None)
         self._slots.pop(chunk, None)

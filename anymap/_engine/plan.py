@@ -84,7 +84,7 @@ class Plan:
     config: Config
     """The settings that hold."""
     environment_settings: EnvironmentSettings
-    """What workers take over of the caller's surroundings."""
+    """What workers take over of the caller's environment."""
     context: Context = field(default_factory=copy_context)
     """The caller's context variables: what is called on other threads, sinks and handlers of logs, finds them there."""
 

@@ -1,6 +1,6 @@
-"""The desk of a map whose workers share this host: a folder for what is too large for a pipe, and a board.
+"""The workspace of a map whose workers share this host: a folder for what is too large for a pipe, and a board.
 
-To make both takes longer than to do a small map, so a desk that is left clean is kept for the next one.
+To make both takes longer than to do a small map, so a workspace that is left clean is kept for the next one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from anymap._host.status_board import Board
 _SLOTS_A_WORKER, _FEWEST_SLOTS = 8, 127
 """Four times as many chunks as can be in flight; at least as many as fit into two pages."""
 _KEPT = 4
-"""Desks. So many maps may take turns."""
+"""Workspaces. So many maps may take turns."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +42,7 @@ _kept: list[Workspace] = []
 
 
 def take(workers: int) -> Workspace:
-    """Return a desk for a map of so many workers. Raises ``OSError`` where there is no room for it."""
+    """Return a workspace for a map of so many workers. Raises ``OSError`` where there is no room for it."""
     slots = max(_SLOTS_A_WORKER * workers, _FEWEST_SLOTS)
     while (desk := _next_kept()) is not None:
         if desk.board.slots >= slots and desk.is_there():

@@ -1,4 +1,4 @@
-"""What travels of the surroundings of a call: the settings for it, in one."""
+"""What travels of the environment of a call: the settings for it, in one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class EnvironmentSettings(NamedTuple):
-    """What workers take over of the caller's surroundings, and give back. The settings of these names say more."""
+    """What workers take over of the caller's environment, and give back. The settings of these names say more."""
 
     logs: str = "forward"
     output: str = "auto"

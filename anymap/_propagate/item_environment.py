@@ -1,4 +1,4 @@
-"""What of the caller's surroundings items find where they run: context, logging, output, random numbers."""
+"""What of the caller's environment items find where they run: context, logging, output, random numbers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Functions, arguments and results to bytes and back.
 
-A *parcel* is what travels: the values of one chunk, or one function. Values that cannot run code when they are
+A *payload* is what travels: the values of one chunk, or one function. Values that cannot run code when they are
 loaded (numbers, text, bytes) go in one pickle. All others are pickled one by one, so that one that cannot be loaded
 is that item's error alone, and a worker that dies while loading died on a known item.
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 _OUT_OF_BAND = 64 * 1024
 """A buffer of fewer bytes is cheaper inside the pickle."""
 _SPILL = 64 * 1024
-"""A parcel of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
+"""A payload of fewer bytes travels through the pipe; more would block a writer whose reader is busy."""
 _LARGE_TOGETHER = 1024 * 1024
 """Plain values of more bytes go one by one, too: a process without memory for all of them may have it for some."""
 _COPIES, _BESIDES = 3, 1024 * 1024
-"""To send a parcel through a pipe takes memory for so many copies of it, and so many bytes besides."""
+"""To send a payload through a pipe takes memory for so many copies of it, and so many bytes besides."""
 _DEEPEST_FAULT = 20
 """What cannot be pickled because it is nested too deeply has its fault nowhere."""
 _PIECE = 32 * 1024
@@ -62,7 +62,7 @@ class Payload(NamedTuple):
     buffers: Sequence[Any] = ()
     counts: tuple[int, ...] = ()
     left_out: tuple[Any, ...] = ()
-    """The references whose values the engine is to carry, not the parcel."""
+    """The references whose values the engine is to carry, not the payload."""
 
     def nbytes(self) -> int:
         return self.size() + sum(memoryview(buffer).nbytes for buffer in self.buffers)
@@ -85,7 +85,7 @@ _NOTHING = Payload(_NONE, (len(_NONE),))
 
 
 class SpilledPayload(NamedTuple):
-    """A parcel in a file: the pickles first, then each buffer at an aligned place."""
+    """A payload in a file: the pickles first, then each buffer at an aligned place."""
 
     path: str
     size: int
@@ -100,7 +100,7 @@ class SpilledPayload(NamedTuple):
 def pack(values: Sequence[Any], table: ObjectTable, *, to_file: bool = False) -> tuple[Payload, dict[int, Exception]]:
     """Pack ``values``; the second part tells which positions could not be, and why. In their places is ``None``.
 
-    ``to_file``: the parcel need not be whole, as it is about to be spilled.
+    ``to_file``: the payload need not be whole, as it is about to be spilled.
     """
     try:
         return _pack_plain(values) or _pack_each(values, table, to_file=to_file)
@@ -128,7 +128,7 @@ def _goes_by_name(func: Any) -> bool:
 
 
 def unpack_function(payload: Payload | SpilledPayload, table: ObjectTable) -> Any:
-    """Open the parcel of a map's function, which brings what the map knows by number."""
+    """Open the payload of a map's function, which brings what the map knows by number."""
     if isinstance(payload, SpilledPayload):
         payload = _map_file(payload, keep=True)
     payload = payload.whole()
@@ -249,7 +249,7 @@ def _keep_inside(buffer: pickle.PickleBuffer, outside: list[pickle.PickleBuffer]
 
 
 class Unpacked:
-    """A parcel's values, each loaded when it is asked for by its position."""
+    """A payload's values, each loaded when it is asked for by its position."""
 
     def __init__(self, payload: Payload) -> None:
         self._view = memoryview(payload.data)
@@ -277,7 +277,7 @@ def _writable(buffer: Any) -> Any:
 
 
 def unpack(payload: Payload | SpilledPayload, *, keep: bool = False) -> list[Any] | Unpacked:
-    """Open a parcel. A spilled one's file is removed, as its only reader has it mapped, unless it is to be kept."""
+    """Open a payload. A spilled one's file is removed, as its only reader has it mapped, unless it is to be kept."""
     if isinstance(payload, SpilledPayload):
         payload = _map_file(payload, keep=keep)
     payload = payload.whole()
@@ -293,7 +293,7 @@ def is_large(payload: Payload | SpilledPayload) -> bool:
 
 
 def spill(payload: Payload, folder: str | None, least: int = _SPILL) -> Payload | SpilledPayload:
-    """Move a parcel of at least so many bytes to a file in ``folder``; make it fit to be pickled itself where it stays."""
+    """Move a payload of at least so many bytes to a file in ``folder``; make it fit to be pickled itself where it stays."""
     if folder is not None and payload.nbytes() >= least:
         # Where there is no room left: the pipe is slower, and always has room.
         with suppress(OSError):

@@ -85,7 +85,7 @@ class Pickler(by_value.Pickler):
         self.left_out: dict[Reference, None] = {}
         self._blob = blob
         self._instances = table.instances
-        # To find out takes microseconds, and the items of a parcel are mostly of the same kind. By their ids: a metaclass
+        # To find out takes microseconds, and the items of a payload are mostly of the same kind. By their ids: a metaclass
         # may say what it likes about equality.
         self._ordinary = _ordinary.copy()
         """Types whose instances go as ``pickle`` has them go."""

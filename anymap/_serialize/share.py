@@ -41,7 +41,7 @@ class Packed(NamedTuple):
     """What the object can be loaded from in another process."""
 
     payload: Any
-    """A parcel, spilled or not. Where an engine carries it, its data are the list of its data and buffers."""
+    """A payload, spilled or not. Where an engine carries it, its data are the list of its data and buffers."""
     table: str
     classes: dict[int, bytes]
     """Those of the table, by value."""
@@ -260,7 +260,7 @@ def received(key: str, source: Packed | None) -> Shared[Any]:
 
 @contextmanager
 def present(carried: dict[str, Packed]) -> Iterator[None]:
-    """Have the handles find what an engine has carried here; it is the parts of each parcel, in one list."""
+    """Have the handles find what an engine has carried here; it is the parts of each payload, in one list."""
     handles = [received(key, _filled(packed)) for key, packed in carried.items()]
     yield
     # Until now, though the task itself may have dropped the last of them.

@@ -12,7 +12,7 @@ class Line(Protocol):
         """Send a short message. May raise anything where the worker is about to end."""
 
     def is_wanted(self) -> bool:
-        """Tell whether anybody still waits for the task; if not, it stops after its item."""
+        """Tell whether a map still waits for the task; if not, it stops after its item."""
         return True
 
     def step_aside(self) -> None:

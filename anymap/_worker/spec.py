@@ -1,4 +1,4 @@
-"""What a worker is started with. Workers of an equal recipe may serve each other's maps."""
+"""What a worker is started with. Workers of an equal specification may serve each other's maps."""
 
 from __future__ import annotations
 

@@ -44,9 +44,9 @@ _FIRST_CHECK_INTERVAL = 0.00002
 _QUICK = 5e-7
 """Seconds. For items that take no longer, to look at the clock after each would cost as much again."""
 _TICK = 0.01
-"""Seconds between two rings of the bell that they are run by instead."""
+"""Seconds between two ticks of the ticker that they are run by instead."""
 _WORTH_A_TICK = 0.0003
-"""Seconds of quick items that are left. A thread rings the bell, and to start one takes a third of that."""
+"""Seconds of quick items that are left. A thread ticks, and to start one takes a third of that."""
 _WORTH_A_LOOK = 0.001
 """Seconds of a chunk without a CPU. To find out whether it waited for one takes some twenty microseconds."""
 _NO_MORE = -1.0
@@ -55,7 +55,7 @@ _KEPT_MAPS = 4
 
 
 class Tells(NamedTuple):
-    """What running code may tell its map, and how that gets there; see ``_tell``."""
+    """What running code may tell its map, and how that gets there; see ``_in_worker.tell``."""
 
     topics: frozenset[str]
     """The topics that have a listener."""
@@ -72,7 +72,7 @@ class MapSpec(NamedTuple):
 
     map_id: str
     function: Any
-    """The function itself where memory is shared, else its parcel."""
+    """The function itself where memory is shared, else its payload."""
     star: bool
     """Rows are tuples, to be spread over the function's parameters."""
     board: Any
@@ -155,7 +155,7 @@ class Answer(NamedTuple):
 
     done: int
     values: Any
-    """A list where memory is shared, else a parcel; failed and missing values are ``None``."""
+    """A list where memory is shared, else a payload; failed and missing values are ``None``."""
     failures: list[tuple[int, Any, float]]
     """Position, exception (encoded unless memory is shared) and seconds of each row that failed."""
     seconds: float
@@ -171,7 +171,7 @@ class Answer(NamedTuple):
     slowest: int = 0
     """The position of the row that took the longest."""
     told: list[bytes] | None = None
-    """Letters of the items to their map that nothing else has brought home; see ``_tell``."""
+    """Letters of the items to their map that nothing else has brought home; see ``_in_worker.tell``."""
     durations: dict[int, float] | None = None
     """Seconds that each row took, by its position, where a sink wants to know."""
     kept: dict[int, str] | None = None
@@ -513,8 +513,8 @@ def _waited_for_a_cpu(idle: float) -> float | None:
 class _Watch:
     """Looks up from a chunk's rows now and then: at the time, at the order to stop, and to say on the board where it is.
 
-    As a rule it does so once a glance has gone by, for which a clock is read after each row. Where they are too quick for
-    that, they are run until a bell rings.
+    As a rule it does so once a check interval has gone by, for which a clock is read after each row. Where they are too quick for
+    that, they are run until the ticker ticks.
     """
 
     __slots__ = (
@@ -562,9 +562,9 @@ class _Watch:
         self._may_hear = self._timeout is None and not task.spec.inline
         self._uses_ticker = False
         self.is_quick = False
-        """The next rows are to be run until the bell rings."""
+        """The next rows are to be run until the ticker ticks."""
         self.rung: float | None = None
-        """When the bell first rang since the last look."""
+        """When the ticker first ticked since the last look."""
 
     def look(self) -> float:
         """Look up, and return until when not to do so again, or ``_NO_MORE`` if no further row is to begin."""
@@ -597,7 +597,7 @@ class _Watch:
         return now
 
     def _longest_of(self, seconds: float, now: float) -> float:
-        """Of several rows only the last can have taken long: none was begun after the glance was over, or the bell rang."""
+        """Of several rows only the last can have taken long: none was begun after the check interval was over, or the ticker ticked."""
         if self.is_quick:
             return self._mean if self.rung is None else max(self._mean, now - self.rung)
         return self._mean if seconds <= 2 * self._check_interval else seconds
@@ -616,12 +616,12 @@ class _Watch:
         return True
 
     def hear(self) -> None:
-        """The bell rings."""
+        """The ticker ticks."""
         if self.rung is None:
             self.rung = time.monotonic()
 
     def close(self) -> None:
-        """Hear the bell no more."""
+        """Follow the ticker no more."""
         if self._uses_ticker:
             _ticker().leave(self)
 

@@ -45,7 +45,7 @@ class Traits:
     """The engine is the user's and does other work too: nothing is changed in its workers."""
     carries: bool = False
     """Where ``remote``: the backend carries what :func:`anymap.share` made, once to each worker that needs it. Tasks
-    come to it without, and it is in the ``left_out`` of their parcels. Elsewhere that goes by value."""
+    come to it without, and it is in the ``left_out`` of their payloads. Elsewhere that goes by value."""
     forks: bool = False
     """Workers are forks of this process, with whatever locks its other threads held at that moment."""
 

@@ -23,7 +23,7 @@ _speeds: OrderedDict[tuple[str, CodeType], float] = OrderedDict()
 
 
 def recall(backend: str, func: Callable[..., Any]) -> RateEstimate:
-    """Return the pace to begin with."""
+    """Return the rate estimate to begin with."""
     code = _code(func)
     with _lock:
         known = _rates.get((backend, code)) if code is not None else None

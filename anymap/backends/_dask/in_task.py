@@ -15,7 +15,7 @@ from anymap._host.ticker import Ticker
 from anymap._worker import task as _worker
 
 _LOOK = 0.2
-"""Seconds between two looks whether anybody still waits for the tasks of this process."""
+"""Seconds between two looks whether a map still waits for the tasks of this process."""
 
 
 class DaskTask(NamedTuple):
@@ -25,7 +25,7 @@ class DaskTask(NamedTuple):
     key: Any
 
     def is_wanted(self) -> bool:
-        """Tell whether anybody still waits for it."""
+        """Tell whether a map still waits for it."""
         return not is_cancelled(self.worker.state.tasks.get(self.key))
 
 

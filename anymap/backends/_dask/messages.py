@@ -66,7 +66,7 @@ def _left_out(payload: Payload | SpilledPayload) -> tuple[Any, ...]:
 
 
 def _alone(payload: Payload | SpilledPayload) -> Payload | SpilledPayload:
-    """Return the parcel without what it left out, which is not to be pickled with it."""
+    """Return the payload without what it left out, which is not to be pickled with it."""
     return payload._replace(left_out=()) if isinstance(payload, Payload) and payload.left_out else payload
 
 

@@ -1,4 +1,4 @@
-"""Worker processes of our own: started when needed, watched, kept warm, and shared by all maps of one recipe.
+"""Worker processes of our own: started when needed, watched, kept warm, and shared by all maps of one specification.
 
 One thread per pool starts the workers, reads their answers and sees their deaths. A death costs the task that ran, no
 other. What runs next is for the leases of the maps to say.
@@ -71,7 +71,7 @@ class Pool:
         keep: bool,
         max_items: int | None = None,
     ) -> None:
-        """``start`` makes a process that serves the socket it is given, and ``greeting`` is its first message.
+        """``start`` makes a process that serves the socket it is given, and ``init_message`` is its first message.
 
         ``keep`` idle ones for later maps. One that has run ``max_items`` items, and it runs no more, is replaced.
         """
