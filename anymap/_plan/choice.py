@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,15 @@ from anymap.backends import _registry
 from anymap.backends.base import Backend
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from anymap._config.layers import Config
     from anymap._config.values import Layer, Value
 
 _DEFAULT = "processes"
 _BY_THE_CALL, _BY_DEFAULT = "the call", "the default"
+_RUNS_ITEMS, _LOADERS = "anymap._worker.task", ("importlib._bootstrap", "anymap._serialize.packing")
+"""The modules whose frames stand around an item, and around what is loaded for it."""
 _check_prefer = checks.one_of("threads", "processes")
 _check_require = checks.one_of("shared_memory")
 
@@ -45,6 +50,8 @@ def choose(config: Config, asked: Any, prefer: str | None, require: str | None) 
 
 
 def _chosen(config: Config, asked: Any, hint: str | None) -> tuple[Backend, str]:
+    if config.inherited is not None and _is_loading():
+        return made(config, "serial"), "a module or an object is being loaded inside of a map"
     if config.force_backend is not None:
         return _made_as_said(config, config.force_backend), config.force_backend.origin
     if asked is not None:
@@ -55,6 +62,19 @@ def _chosen(config: Config, asked: Any, hint: str | None) -> tuple[Backend, str]
     if config.inherited is None or config.inherited.nested == "inherit":
         return made(config, hint or _DEFAULT), "a library's hint" if hint else _BY_DEFAULT
     return made(config, config.inherited.nested), f"nested={config.inherited.nested!r}, as this is inside of a map"
+
+
+def _is_loading() -> bool:
+    """Tell whether this map begins while the map around it imports a module, or loads what it was sent.
+
+    Each worker does so: workers that it started would load the same, and start others, without end.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and (module := frame.f_globals.get("__name__")) != _RUNS_ITEMS:
+        if module in _LOADERS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _inner_threads(config: Config) -> int | None:
