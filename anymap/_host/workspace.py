@@ -44,22 +44,22 @@ _kept: list[Workspace] = []
 def take(workers: int) -> Workspace:
     """Return a workspace for a map of so many workers. Raises ``OSError`` where there is no room for it."""
     slots = max(_SLOTS_A_WORKER * workers, _FEWEST_SLOTS)
-    while (desk := _next_kept()) is not None:
-        if desk.board.slots >= slots and desk.is_there():
-            return desk
-        desk.clear_away()
+    while (workspace := _next_kept()) is not None:
+        if workspace.board.slots >= slots and workspace.is_there():
+            return workspace
+        workspace.clear_away()
     return _made(slots)
 
 
-def give_back(desk: Workspace, *, clean: bool) -> None:
+def give_back(workspace: Workspace, *, clean: bool) -> None:
     """Take a workspace back. ``clean``: no worker uses it any more, and there is nothing in it but the board."""
     if clean:
-        desk.board.wipe()
+        workspace.board.wipe()
         with _lock:
             if len(_kept) < _KEPT:
-                _kept.append(desk)
+                _kept.append(workspace)
                 return
-    desk.clear_away()
+    workspace.clear_away()
 
 
 def _next_kept() -> Workspace | None:
@@ -78,8 +78,8 @@ def _made(slots: int) -> Workspace:
 
 
 def _clear_all_away() -> None:
-    while (desk := _next_kept()) is not None:
-        desk.clear_away()
+    while (workspace := _next_kept()) is not None:
+        workspace.clear_away()
 
 
 # They are the parent's.
