@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from anymap._config import checks
 from anymap._config.layers import NotPassedOn
 from anymap._engine.callers import callers_level
-from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend
+from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend, UnsupportedOption
 from anymap._hints import did_you_mean
-from anymap._host import cpus
+from anymap._host import cpus, green_threads
 from anymap._plan import live
 from anymap._serialize import exceptions
 from anymap.backends import _registry
@@ -44,6 +44,11 @@ def choose(config: Config, asked: Any, prefer: str | None, require: str | None) 
             stacklevel=callers_level(),
         )
         backend, reason = made(config, "threads"), "require='shared_memory'"
+    if not backend.traits.shares_memory and (library := green_threads.patched_by()):
+        raise UnsupportedOption(
+            f"backend {backend.name!r} waits for its workers in threads, and {library} has patched what they wait with, which "
+            "freezes the program: use backend 'threads' or 'serial', or map in a program that is not patched"
+        )
     backend.inner_threads = _inner_threads(config)
     backend.idle_timeout = config.value("idle_timeout")
     return backend, reason
