@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
     from anymap.backends.base import Backend
 
+# Workers and schedulers of dask look at themselves many times a second, and keep a tenth of a CPU busy doing nothing.
+# Read when distributed is imported, here and in all processes that are started from here.
+os.environ |= {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+}
+
 # No deadline: how long an example takes says more about the machine than about us.
 hypothesis.settings.register_profile("anymap", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("anymap")

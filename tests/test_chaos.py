@@ -270,9 +270,9 @@ KINDS = {
     "processes": Kind(Processes, (24, 1000), certain=True, seed=2548),
     "forks": Kind(partial(Processes, start_method="fork"), (0, 400), keeps_workers=False, certain=True),
     "pathos": Kind(Pathos, (24, 600), keeps_workers=False, seed=393),
-    "joblib": Kind(Joblib, (14, 400), alone_here=True, seed=4261),
+    "joblib": Kind(Joblib, (6, 400), alone_here=True, seed=625),
     "multiprocessing": Kind(joblib_multiprocessing, (0, 300), keeps_workers=False, alone_here=True),
-    "dask": Kind(Dask, (12, 400), workers=(2,), starts=False, seed=1659),
+    "dask": Kind(Dask, (5, 400), workers=(2,), starts=False, seed=1226),
     "cluster": Kind(Dask, (0, 200), workers=(2,), exact=False, starts=False, settling=2.0),
 }
 

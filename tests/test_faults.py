@@ -1272,15 +1272,15 @@ def nested(x: int, names: list[str]) -> Any:
     """Return ``x``, or what a map on the first of the backends named returns of such maps on the others."""
     if not names:
         return x
-    return pmap(lambda y: nested(x + y, names[1:]), range(3), backend=names[0], workers=2)
+    return pmap(lambda y: nested(x + y, names[1:]), range(2), backend=names[0], workers=2)
 
 
 def expected_of_nested(x: int, levels: int) -> Any:
-    return [expected_of_nested(x + y, levels - 1) for y in range(3)] if levels else x
+    return [expected_of_nested(x + y, levels - 1) for y in range(2)] if levels else x
 
 
 def check_nested(backend: Backend, names: list[str]) -> None:
-    results = pmap(lambda x: nested(x, names), range(3), backend=backend, workers=2, on_error="return")
+    results = pmap(lambda x: nested(x, names), range(2), backend=backend, workers=2, on_error="return")
     for x, result in enumerate(results):
         if isinstance(result, UnsupportedOption):
             # A fork of pathos may not have pathos below it.
