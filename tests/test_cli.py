@@ -47,9 +47,9 @@ def digest():
     return hashlib.blake2b(json.dumps(sorted(counts.items())).encode(), digest_size=6).hexdigest()
 
 
-@pytest.mark.parametrize("backend", ON_EACH)
+@pytest.mark.parametrize("backend", ["serial", "processes"])
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_the_demo_gives_the_same_answer_on_each_backend(backend, digest):
+def test_the_demo_gives_the_answer_of_the_backend_that_is_named(backend, digest):
     run = program("demo", "--backend", backend, "--workers", "2", "--limit", str(FILES), "--no-bar")
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
@@ -67,14 +67,15 @@ def test_the_sleeping_demo_runs_on_each_backend(backend):
     assert "30/30" in run.stderr
 
 
-def test_all_runs_serial_first_and_compares():
-    run = program("demo", "--all", "--limit", "5", "--workers", "2", "--no-bar")
+def test_all_runs_serial_first_and_gives_the_same_answer_on_each_backend(digest):
+    run = program("demo", "--all", "--limit", str(FILES), "--workers", "2", "--no-bar")
     assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
     cells = rows(run.stdout)
     assert next(iter(cells)) == "serial"
     assert cells["serial"][5] == "1.00"
     assert set(cells) == {info.name for info in anymap.available_backends() if info.available}
-    assert len({each[-1] for each in cells.values()}) == 1
+    assert {each[-1] for each in cells.values()} == {digest}
     assert all(re.fullmatch(r"\d+\.\d\d", each[column]) for column in (2, 3, 5) for each in cells.values())
 
 
@@ -166,7 +167,7 @@ def test_a_backend_that_fails_does_not_stop_the_others(monkeypatch, capsys):
     cells = rows(captured.out)
     assert cells.pop("threads") == ["threads", "failed:", "RuntimeError"]
     assert "RuntimeError: not today" in captured.err
-    assert len({each[-1] for each in cells.values()}) == 1
+    assert {each[-1] for each in cells.values()} == {digest}
     assert len(cells) == len([info for info in anymap.available_backends() if info.available]) - 1
 
 

@@ -236,11 +236,17 @@ WAYS: dict[str, Callable[[Path, str], subprocess.CompletedProcess[str]]] = {
 
 def cases() -> list[object]:
     return [
-        pytest.param(way, backend, marks=[getattr(pytest.mark, backend), *marks], id=f"{way}-{backend}")
+        pytest.param(way, backend, marks=[getattr(pytest.mark, backend), *extent(way, backend)], id=f"{way}-{backend}")
         for way in WAYS
         for backend in (BACKENDS if way != "module" else ("processes", "pathos"))
-        for marks in ([] if way == "file" or backend == "processes" else [pytest.mark.full],)
     ]
+
+
+def extent(way: str, backend: str) -> list[pytest.MarkDecorator]:
+    if way == "file" or backend == "processes":
+        return []
+    # Our own cluster's workers start as those of `processes` do, and `test_backend_dask.py` runs commands and standard input.
+    return [pytest.mark.long if backend == "dask" and way != "notebook" else pytest.mark.full]
 
 
 @pytest.mark.parametrize(("way", "backend"), cases())
