@@ -530,7 +530,7 @@ def test_a_map_in_an_item_that_nobody_waits_for_ends(cluster: Cluster, tmp_path:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("whose", "logs"), [("ours", None), ("others'", None), ("others'", "off")])
 def test_what_a_map_that_failed_has_left_keeps_no_place(
-    whose: str, logs: str | None, cluster: Cluster, tmp_path: Path
+    whose: str, logs: str | None, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     stuck, over = tmp_path / "stuck", tmp_path / "over"
 
@@ -542,8 +542,11 @@ def test_what_a_map_that_failed_has_left_keeps_no_place(
         stuck.touch()
         until(over.exists)
 
-    cluster.add_settled_workers(2)
-    backend = Dask(address=cluster.address) if whose == "others'" else Dask()
+    backend = Dask()
+    if whose == "others'":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster.add_settled_workers(2)
+        backend = Dask(address=cluster.address)
     options: dict[str, Any] = {"backend": backend, "workers": 2, "chunksize": 1}
     events: list[Any] = []
     with anymap.using(**({"logs": logs} if logs else {})):

@@ -12,7 +12,7 @@ import tomllib
 import zipfile
 from configparser import ConfigParser
 from importlib import metadata
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -126,6 +126,16 @@ def test_the_lowest_environment_pins_every_lower_bound() -> None:
     project = PROJECT["project"]
     extras = [line for name, lines in project["optional-dependencies"].items() if name != "all" for line in lines]
     assert pins == {line.replace(">=", "==") for line in project["dependencies"] + extras}
+
+
+def test_ci_runs_each_test_that_is_not_long() -> None:
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    selections = re.findall(r"^(\S+): pytest .*-m \"(.+)\"", tox["testenv"]["commands"], flags=re.MULTILINE)
+    assert [factors for factors, _ in selections] == ["full", "py313", "!full-!py313"]
+    assert {"py312-full", "py313", "py311-lowest"} <= set(re.split(r",\s*", tox["tox"]["env_list"]))
+    for full, dask in product([True, False], repeat=2):
+        assert any(eval(marked, {"full": full, "dask": dask, "long": False}) for _, marked in selections)
 
 
 def test_the_changelog_speaks_of_this_version_or_of_none_yet() -> None:
