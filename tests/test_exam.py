@@ -236,10 +236,10 @@ print(pmap(lambda x: x + 1, range(5), backend="toy", workers=2))
 def test_the_example_sits_the_exam_with_two_lines(plugged_in: dict[str, str], tmp_path: Path) -> None:
     exam = str(EXAMPLE / "tests/test_anymap_loky.py")
     # Its engine sits the whole exam as a live one above.
-    outcomes = run_pytest([f"{exam}::TestLoky::{name}" for name in tests_of(Contract)], tmp_path, plugged_in)[
+    outcomes = run_pytest([f"{exam}::TestLoky::{name}" for name in promises_in(Contract)], tmp_path, plugged_in)[
         "TestLoky"
     ]
-    assert outcomes == dict.fromkeys(tests_of(Contract), "passed")
+    assert outcomes == dict.fromkeys(promises_in(Contract), "passed")
 
 
 @pytest.mark.long
@@ -262,7 +262,7 @@ class TestToy(BackendSuite):
     backend = "toy"
 """)
     # What is in this class and not in the engine.
-    tests = [*tests_of(Contract), *tests_of(Declarations)]
+    tests = [*promises_in(Contract), *promises_in(Declarations)]
     outcomes = run_pytest([f"{exam}::TestToy::{name}" for name in tests], tmp_path, plugged_in)["TestToy"]
     assert {test for test, outcome in outcomes.items() if outcome == "failure"} == set()
     assert {test for test, outcome in outcomes.items() if outcome == "skipped"} == as_tests(BREAKS | REFUSED)
@@ -337,7 +337,7 @@ def test_a_backend_fails_on_nothing_else(bad_results: dict[str, dict[str, str]])
     assert failed == as_tests(EXAMINED_WHOLE["DeliversTwice"])
 
 
-def tests_of(part: type) -> list[str]:
+def promises_in(part: type) -> list[str]:
     return [name for name in vars(part) if name.startswith("test_")]
 
 
