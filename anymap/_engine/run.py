@@ -339,7 +339,7 @@ class Run:
                 self._dispatcher.fill(partial_chunks=True)
             if self._reporter:
                 self._reporter.advance(marks)
-        except Exception as exc:  # noqa: BLE001 - the iterating thread must hear of it
+        except BaseException as exc:  # noqa: BLE001 - the iterating thread must hear of it
             self._dispatcher.fail(exc)
 
     def _speak_of_missing_workers(self) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from anymap._host import forks, lifecycle, spill
+from anymap._host.descriptors import Descriptor
 from anymap._host.live_messages import Frames, frames
 
 try:
@@ -79,24 +80,25 @@ class _PipeReader:
             reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.set_blocking(reader, True)
             # Ours to write to ourselves; as long as it is open, no reading ends for want of another writer.
-            self._writer = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            writer = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             spill.remove_folder(self.folder)
             raise
-        _enlarge(self._writer)
-        self._thread = threading.Thread(target=self._work, args=(reader,), name="anymap-post", daemon=True)
+        _enlarge(writer)
+        self._reader, self._writer = Descriptor(reader), Descriptor(writer)
+        self._thread = threading.Thread(target=self._work, name="anymap-post", daemon=True)
         self._thread.start()
 
     def is_there(self) -> bool:
-        """Tell whether it is still there."""
-        return os.path.exists(self.path)
+        """Tell whether the program has neither tidied it away nor closed its descriptors."""
+        return self._writer.is_ours() and os.path.exists(self.path)
 
     def settle(self, patience: float) -> None:
         if threading.current_thread() is self._thread:
             return
         number, passed = next(self._numbers), threading.Event()
         with self._writing:
-            if not self._open:
+            if not (self._open and self._writer.is_ours()):
                 return
             self._marks[number] = passed
             self._write(number)
@@ -112,21 +114,22 @@ class _PipeReader:
         spill.remove_folder(self.folder)
 
     def _write(self, number: int) -> None:
-        for frame in frames(_mark.pack(number), _READER, os.getpid(), 0, 512):
-            os.write(self._writer, frame)
+        if self._writer.is_ours():
+            for frame in frames(_mark.pack(number), _READER, os.getpid(), 0, 512):
+                os.write(self._writer.number, frame)
 
     def _note(self, letter: bytes) -> None:
         (number,) = _mark.unpack(letter)
         if (passed := self._marks.get(number)) is not None:
             passed.set()
 
-    def _work(self, reader: int) -> None:
+    def _work(self) -> None:
         came = Frames()
-        while self._open:
-            for tag, letter in came.take(os.read(reader, _BLOCK)):
+        while self._open and self._reader.is_ours():
+            for tag, letter in came.take(os.read(self._reader.number, _BLOCK)):
                 self._hand_over(tag, letter)
-        os.close(reader)
-        os.close(self._writer)
+        self._reader.close()
+        self._writer.close()
 
     def _hand_over(self, tag: int, letter: bytes) -> None:
         receive = self.receivers.get(tag)

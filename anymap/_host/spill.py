@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from anymap._host import forks
+from anymap._host.descriptors import Descriptor
 
 try:
     import fcntl
@@ -38,7 +39,7 @@ class _Home(NamedTuple):
     """The folders of one process, and the file descriptors that hold their locks."""
 
     folders: list[str]
-    locks: list[int]
+    locks: list[Descriptor]
 
 
 _lock = forks.Lock()
@@ -47,11 +48,23 @@ _homes: dict[int, _Home] = {}
 
 def make_folder() -> str:
     """Return a new empty folder, for one map. Raises ``OSError`` where there is no room for it."""
+    keep_locks()
     try:
         return _make_in(_home())
     except FileNotFoundError:  # the temporary files were tidied
         remove_own()
         return _make_in(_home())
+
+
+def keep_locks() -> None:
+    """Lock this process's folders again if the program has closed the descriptors that held the locks."""
+    with _lock:
+        home = _homes.get(os.getpid())
+        if home is not None and not all(lock.is_ours() for lock in home.locks):
+            try:
+                home.locks[:] = map(_lock_folder, home.folders)
+            except FileNotFoundError:  # another process has swept them meanwhile
+                del _homes[os.getpid()]
 
 
 def remove_folder(folder: str) -> None:
@@ -186,7 +199,7 @@ def _no_room(failed: dict[str, OSError]) -> OSError:
     )
 
 
-def _lock_folder(folder: str) -> int:
+def _lock_folder(folder: str) -> Descriptor:
     """Hold the folder for as long as this process lives, or one that it forks.
 
     A process id would not tell: another container may share the folder, where ids mean other processes.
@@ -194,7 +207,7 @@ def _lock_folder(folder: str) -> int:
     held = os.open(folder, os.O_RDONLY)
     if fcntl is not None:
         fcntl.flock(held, fcntl.LOCK_EX)
-    return held
+    return Descriptor(held)
 
 
 def _user() -> int:
@@ -256,5 +269,5 @@ def remove_own() -> None:
     if home is not None:
         for folder in home.folders:
             _remove_tree(folder)
-        for held in home.locks:
-            os.close(held)
+        for lock in home.locks:
+            lock.close()

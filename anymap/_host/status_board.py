@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from anymap._host import spill
+from anymap._host.descriptors import Descriptor
 
 if TYPE_CHECKING:
     import io
@@ -77,7 +78,7 @@ class Board:
         if folder is None:
             self.buffer = bytearray(size)
         else:
-            self.path, self.buffer = spill.write_file(folder, partial(_lay_out, size=size))
+            self.path, (self.buffer, self._descriptor) = spill.write_file(folder, partial(_lay_out, size=size))
         self.slots = (size - HEADER) // SLOT
         self._free = deque(range(self.slots))
 
@@ -116,15 +117,24 @@ class Board:
                 os.unlink(self.path)
             # Now, and not when garbage is next collected: it holds a file descriptor. A thread may still read.
             mapped, self.buffer = self.buffer, bytearray(len(self.buffer))
+            if not self._descriptor.is_ours():
+                _lost.append(mapped)
+                return
+            self._descriptor.close()
             if isinstance(mapped, mmap.mmap):
                 with suppress(BufferError):
                     mapped.close()
 
 
-def _lay_out(file: io.FileIO, size: int) -> mmap.mmap:
+_lost: list[Buffer] = []
+"""Boards whose descriptors the program has closed. Each would close one of that number when it is collected."""
+
+
+def _lay_out(file: io.FileIO, size: int) -> tuple[mmap.mmap, Descriptor]:
     # To write what the file system has no room for is an error; to touch it in mapped memory would be the end of us.
     spill.write_all(file, memoryview(bytes(size)))
-    return mmap.mmap(file.fileno(), size)
+    # A descriptor of our own, as Python does not tell the number of the one that the mapping keeps.
+    return mmap.mmap(file.fileno(), size), Descriptor(os.dup(file.fileno()))
 
 
 def attach(path: str) -> Buffer:

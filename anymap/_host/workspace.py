@@ -43,6 +43,7 @@ _kept: list[Workspace] = []
 
 def take(workers: int) -> Workspace:
     """Return a workspace for a map of so many workers. Raises ``OSError`` where there is no room for it."""
+    spill.keep_locks()
     slots = max(_SLOTS_A_WORKER * workers, _FEWEST_SLOTS)
     while (workspace := _next_kept()) is not None:
         if workspace.board.slots >= slots and workspace.is_there():

@@ -180,22 +180,29 @@ class Dask(Backend):
 
     async def _follow(self, submitted: _InFlight) -> None:
         """See a task to its end; runs in the client's event loop."""
+        with _ending([submitted]):
+            outcome = await self._outcome(submitted)
+            if isinstance(outcome, BaseException):
+                submitted.end(outcome)
+            else:
+                submitted.land(outcome)
+
+    async def _outcome(self, submitted: _InFlight) -> Answer | BaseException:
+        """Return a task's answer, or the exception that its future is to end with."""
         try:
             answer = self._codec.decode(await self._fetch(submitted.remote))
         except KilledWorker as exc:
             worker = exc.last_worker.address
-            submitted.end(_loss(worker, await self._own.death(worker) if self._own is not None else None))
+            return _loss(worker, await self._own.death(worker) if self._own is not None else None)
         except (asyncio.CancelledError, CancelledError) as exc:
-            submitted.end(self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc!r}"))
+            return self._what_became_of_us() or ChunkLost(f"dask gave the task up: {exc!r}")
         except MemoryError:
-            submitted.end(ChunkLost(_NO_MEMORY))
+            return ChunkLost(_NO_MEMORY)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the map must hear of it
-            submitted.end(self._translate(exc))
-        else:
-            if answer.broken is not None and answer.broken.type_name == "MemoryError":
-                submitted.end(ChunkLost(_NO_MEMORY))
-            else:
-                submitted.land(answer)
+            return self._translate(exc)
+        if answer.broken is not None and answer.broken.type_name == "MemoryError":
+            return ChunkLost(_NO_MEMORY)
+        return answer
 
     async def _fetch(self, remote: DaskFuture) -> bytes:
         await remote.exception()
@@ -218,6 +225,10 @@ class Dask(Backend):
 
     def _hear(self, news: News) -> None:
         """Take in what the scheduler tells all clients. A worker that leaves as planned has its tasks moved."""
+        with _ending(list(self._in_flight.values())):
+            self._take_in(news)
+
+    def _take_in(self, news: News) -> None:
         if news.get("action") == "remove-worker" and not news.get("expected"):
             keys = (*news.get("processing-tasks", ()), *news.get("lost-computed-tasks", ()))
             in_flight = [submitted for key in keys if (submitted := self._in_flight.get(key)) is not None]
@@ -229,7 +240,8 @@ class Dask(Backend):
                 self._client.loop.add_callback(self._end_when_told, self._own, in_flight, worker)
 
     async def _end_when_told(self, cluster: local_cluster.Cluster, in_flight: list[_InFlight], worker: str) -> None:
-        _end(in_flight, _loss(worker, await cluster.death(worker)))
+        with _ending(in_flight):
+            _end(in_flight, _loss(worker, await cluster.death(worker)))
 
     def kill(self, pid: int) -> None:
         assert self._own is not None  # noqa: S101 - on others' clusters the trait is not declared
@@ -280,12 +292,21 @@ class _InFlight(NamedTuple):
         with contextlib.suppress(InvalidStateError):
             self.future.set_result(answer)
 
-    def end(self, exc: Exception) -> None:
+    def end(self, exc: BaseException) -> None:
         with contextlib.suppress(InvalidStateError):
             self.future.set_exception(exc)
 
 
-def _end(in_flight: list[_InFlight], exc: Exception) -> None:
+@contextlib.contextmanager
+def _ending(in_flight: list[_InFlight]) -> Iterator[None]:
+    """End tasks with whatever is raised in here: nothing else would end them."""
+    try:
+        yield
+    except BaseException as exc:  # noqa: BLE001 - dask would log it, and the map wait for ever
+        _end(in_flight, exc)
+
+
+def _end(in_flight: list[_InFlight], exc: BaseException) -> None:
     for submitted in in_flight:
         submitted.end(exc)
 

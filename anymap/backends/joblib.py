@@ -508,13 +508,18 @@ class _Dask(_Engine):
             super()._land(future, out)
 
     def _complete_error(self, future: Future[Answer], job: Future[Any]) -> None:
+        try:
+            exc = self._error_of(job)
+        except BaseException as fault:  # noqa: BLE001 - else the task would never end
+            exc = fault
+        if exc is not None:
+            pool_deaths.fail(future, exc)
+
+    def _error_of(self, job: Future[Any]) -> BaseException | None:
         from distributed import KilledWorker  # noqa: PLC0415 - loaded already, where there is a dask backend
 
         exc = job.exception()
-        if isinstance(exc, KilledWorker):
-            exc = ChunkLost("each dask worker that ran it died")
-        if exc is not None:
-            pool_deaths.fail(future, exc)
+        return ChunkLost("each dask worker that ran it died") if isinstance(exc, KilledWorker) else exc
 
     def _abort(self) -> None:
         jobs, results = set(self._jobs.values()), self._backend._results

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._host import descendants, endings, framing, spill
+from anymap._host.descriptors import Descriptor
 from anymap._worker import process as child
 from anymap._worker.start import Process, start_interpreter
 
@@ -67,11 +68,17 @@ class ClusterProcess(NamedTuple):
 
     process: Process
     line: socket.socket
+    descriptor: Descriptor
+
+    def has_its_line(self) -> bool:
+        """Tell whether the program has not closed our descriptors, as programs do that become daemons."""
+        return self.descriptor.is_ours()
 
     def hang_up(self) -> None:
         """Let it know that it is to end by itself."""
-        with suppress(OSError):  # it has
-            self.line.shutdown(socket.SHUT_WR)
+        if self.has_its_line():
+            with suppress(OSError):  # it has
+                self.line.shutdown(socket.SHUT_WR)
 
     def wait(self, until: float) -> None:
         while self.process.poll() is None and time.monotonic() < until:
@@ -82,7 +89,10 @@ class ClusterProcess(NamedTuple):
         if self.process.poll() is None:
             descendants.end(self.process.pid)
         exitcode = self.process.wait()
-        self.line.close()
+        if self.has_its_line():
+            self.line.close()
+        else:
+            self.line.detach()
         return exitcode
 
 
@@ -93,7 +103,7 @@ def start(wanted: WorkerSpec, run: Callable[..., None], *arguments: Any) -> Clus
         process = start_interpreter(wanted, theirs)
         framing.send(ours.fileno(), pickle.dumps(wanted.preparation()))
         framing.send(ours.fileno(), pickle.dumps(partial(run, theirs.fileno(), *arguments)))
-    return ClusterProcess(process, ours)
+    return ClusterProcess(process, ours, Descriptor(ours.fileno()))
 
 
 def run_scheduler(line: int, wanted: WorkerSpec, workers: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import pickle
 import selectors
-import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from distributed import Security
 
 from anymap._errors import BackendConnectionError
 from anymap._host import cpus, descendants, forks, framing, lifecycle
+from anymap._host.descriptors import Selector
 from anymap._host.futures import InterruptibleFuture
 from anymap._host.handlers import let_in
 from anymap._worker import spec
@@ -72,7 +72,7 @@ class Cluster:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and self.client.status == "running"
+        return self._cluster_process.has_its_line() and self._thread.is_alive() and self.client.status == "running"
 
     @property
     def leases(self) -> int:
@@ -120,19 +120,19 @@ class Cluster:
     def close(self) -> None:
         """End it, busy or not; returns when it has ended."""
         self.closed = True
+        if hasattr(self, "_cluster_process") and not self._cluster_process.has_its_line():
+            _lost.append(self)
+            self._cluster_process.process.kill()
+            return
         if hasattr(self, "client"):
             clients.close(self.client)
         if hasattr(self, "_cluster_process"):
-            self._hang_up()
+            self._cluster_process.hang_up()
         if self._thread is not threading.current_thread():
             self._thread.join(_END)
             if self._thread.is_alive():
                 self._cluster_process.process.kill()
                 self._thread.join()
-
-    def _hang_up(self) -> None:
-        with suppress(OSError):
-            self._cluster_process.line.shutdown(socket.SHUT_WR)
 
     def _work(self) -> None:
         try:
@@ -140,7 +140,7 @@ class Cluster:
                 self._wanted, cluster_process.run_scheduler, self._wanted, self._workers
             )
             if self.closed:
-                self._hang_up()
+                self._cluster_process.hang_up()
             self._listen()
         except BaseException as exc:  # noqa: BLE001 - the map that waits for the start must get it
             self._fail(exc)
@@ -150,10 +150,13 @@ class Cluster:
                 self._cluster_process.end()
 
     def _listen(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with Selector() as selector:
             selector.register(self._cluster_process.line, selectors.EVENT_READ)
             while True:
-                if not selector.select(_TICK):
+                ready = selector.select(_TICK)
+                if not self._cluster_process.has_its_line():
+                    raise RuntimeError("this program has closed its file descriptors")
+                if not ready:
                     _close_if_idle(self)
                 elif (data := framing.receive(self._cluster_process.line.fileno())) is not None:
                     self._hear(pickle.loads(data))
@@ -182,6 +185,9 @@ class Cluster:
 
 _clusters: dict[tuple[WorkerSpec, int], Cluster] = {}
 _lock = forks.Lock()
+_lost: list[Cluster] = []
+"""Those whose descriptors the program has closed. Their clients would wait for connections that are gone, and close what has
+these numbers now when they are collected."""
 
 
 def lease(asked: int | None, inner_threads: int | None, idle_timeout: float) -> Cluster:

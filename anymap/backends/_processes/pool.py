@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from anymap._host import descendants, forks, framing, lifecycle
+from anymap._host.descriptors import Descriptor, Selector
 from anymap._worker import spec
 from anymap._worker.start import start_fork, start_interpreter
 from anymap.backends._processes.leases import Leases
@@ -85,8 +86,9 @@ class Pool:
         self._workers: dict[int, _Worker] = {}
         self._leaving: list[_Worker] = []
         self._leases = Leases()
-        self._selector = selectors.DefaultSelector()
+        self._selector = Selector()
         self._wake_up, self._woken = socket.socketpair()
+        self._descriptor = Descriptor(self._wake_up.fileno())
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._closed = False
         self._look_at = time.monotonic() + _TICK
@@ -99,7 +101,7 @@ class Pool:
     def lease(self, workers: int, *, asked: bool) -> Lease | None:
         """Return a new lease; ``None`` if the pool has just closed. ``asked``: see :meth:`Leases.open`."""
         with self._lock:
-            return None if self._closed else self._leases.open(self, workers, asked=asked)
+            return None if self._closed or not self._has_its_lines() else self._leases.open(self, workers, asked=asked)
 
     @property
     def idle(self) -> bool:
@@ -110,6 +112,7 @@ class Pool:
         with self._lock:
             if self._closed:
                 raise self._why_closed()
+            self._check_lines()
             self._leases.add(job)
             self._assign()
             if job.lease.waits() and len(self._workers) < self._leases.most_workers():
@@ -159,8 +162,20 @@ class Pool:
             framing.send(worker.line.fileno(), job.data)
 
     def _wake(self) -> None:
-        with suppress(OSError):
-            self._wake_up.send(b"\0")
+        if self._has_its_lines():
+            with suppress(OSError):
+                self._wake_up.send(b"\0")
+
+    def _has_its_lines(self) -> bool:
+        """Tell whether the program has not closed our descriptors; of all of them, one is looked at."""
+        return self._descriptor.is_ours()
+
+    def _check_lines(self) -> None:
+        if not self._has_its_lines():
+            raise RuntimeError(
+                "this program has closed file descriptors that it had not opened (os.closerange?), among them those to the "
+                "worker processes: their map ends, and the next one starts others"
+            )
 
     # --- the pool's thread ----------------------------------------------------------------------------------------
 
@@ -174,7 +189,9 @@ class Pool:
             self._end_all()
 
     def _step(self) -> None:
-        for key, _ in self._selector.select(_TICK if self._is_busy() else _IDLE_TICK):
+        ready = self._selector.select(_TICK if self._is_busy() else _IDLE_TICK)
+        self._check_lines()
+        for key, _ in ready:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
@@ -199,7 +216,7 @@ class Pool:
         if data is None:
             self._reap(worker)
             return
-        answer = pickle.loads(data)
+        answer = _loaded(data)
         # As large as the answer, whose values are about to be loaded.
         del data
         with self._lock:
@@ -232,10 +249,17 @@ class Pool:
 
     def _hang_up(self, worker: _Worker) -> None:
         self._selector.unregister(worker.line)
-        with suppress(OSError):  # it is gone
-            # A fork of ours may have the line too.
-            worker.line.shutdown(socket.SHUT_RDWR)
-        worker.line.close()
+        if self._has_its_lines():
+            with suppress(OSError):  # it is gone
+                # A fork of ours may have the line too.
+                worker.line.shutdown(socket.SHUT_RDWR)
+        self._close_line(worker.line)
+
+    def _close_line(self, line: socket.socket) -> None:
+        if self._has_its_lines():
+            line.close()
+        else:
+            line.detach()
 
     def _reap(self, worker: _Worker) -> None:
         """See to it that the process is gone, and tell the thread that waits for it."""
@@ -289,8 +313,10 @@ class Pool:
 
     def _start_one(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        try:
             process = self._start(theirs)
+        finally:
+            self._close_line(theirs)
         worker = _Worker(process, ours)
         if self._init_message is not None:
             # As in sending a task: if it is gone already, that is found out.
@@ -308,23 +334,45 @@ class Pool:
         with self._lock:
             self._closed = True
             unfinished = [job for lease in self._leases for job in lease.pending]
+            unfinished += [worker.job for worker in self._workers.values() if worker.job is not None]
+        try:
+            self._end_workers()
+        finally:
+            for job in unfinished:
+                _finish(job.future, self._why_closed())
+            self._close_descriptors()
+
+    def _end_workers(self) -> None:
         for worker in list(self._workers.values()):
             if worker.job is None:
                 with self._lock:
                     self._dismiss(worker)
             else:
-                _, job = self._take_out(worker)
-                unfinished += [job] if job is not None else []
+                self._take_out(worker)
         for worker in self._leaving:
             while worker.process.poll() is None and not worker.is_overdue():
                 time.sleep(0.001)
             worker.kill()
             worker.process.wait()
-        for job in unfinished:
-            _finish(job.future, self._why_closed())
+
+    def _close_descriptors(self) -> None:
         self._selector.close()
-        self._wake_up.close()
-        self._woken.close()
+        # Last the one that tells whether the others are ours.
+        for end in (self._woken, self._wake_up):
+            self._close_line(end)
+
+    def leave_to_parent(self) -> None:
+        """In a fork: close its copies of the descriptors, not at some later time, when their numbers are of other files."""
+        for end in (self._wake_up, self._woken, *(worker.line for worker in self._workers.values())):
+            end.close()
+
+
+def _loaded(data: bytearray) -> Any:
+    """Return an answer, or why it cannot be loaded: that ends one map, and not all that the pool serves."""
+    try:
+        return pickle.loads(data)
+    except BaseException as exc:  # noqa: BLE001 - the map must hear of it
+        return exc
 
 
 def _finish(future: Future[Answer], outcome: Any) -> None:
@@ -400,6 +448,12 @@ def close_all() -> None:
         pool.close()
 
 
-# In a forked child: the workers are the parent's, and the threads that served them are not there.
-forks.in_child(_pools.clear)
-forks.in_child(_forks_of_maps.clear)
+def _leave_to_parent() -> None:
+    """In a forked child: the workers are the parent's, and the threads that served them are not there."""
+    for pool in [*_pools.values(), *_forks_of_maps]:
+        pool.leave_to_parent()
+    _pools.clear()
+    _forks_of_maps.clear()
+
+
+forks.in_child(_leave_to_parent)

@@ -124,13 +124,17 @@ class ExternalEngine(Backend):
             answer = outcome()
         except BaseException as exc:  # noqa: BLE001 - whatever it is, a map waits for it
             # An engine that has lost a task may be about to lose all, and may not be called from here: these are submitted anew.
-            self._drop_queued()
-            fail(future, exc)
+            try:
+                self._drop_queued()
+            finally:
+                fail(future, exc)
         else:
-            if sent is not None:  # else another one has been started in its place
-                self._start_next()
-            with contextlib.suppress(InvalidStateError):
-                future.set_result(answer)
+            try:
+                if sent is not None:  # else another one has been started in its place
+                    self._start_next()
+            finally:
+                with contextlib.suppress(InvalidStateError):
+                    future.set_result(answer)
 
     def _start_next(self) -> None:
         with self._lock:
@@ -140,7 +144,7 @@ class ExternalEngine(Backend):
             sent = self._sent[future] = Sent(task)
         try:
             self._start(sent, future)
-        except Exception as exc:  # noqa: BLE001 - there is no caller to tell
+        except BaseException as exc:  # noqa: BLE001 - there is no caller to tell
             fail(future, exc)
 
     def _drop_queued(self) -> None:

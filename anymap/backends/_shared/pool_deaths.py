@@ -75,14 +75,21 @@ class PoolKeeper:
     def poll(self) -> None:
         """Give the pool up if one of its workers has died."""
         pool = self._pool
-        dead = pool.dead() if pool is not None else {}
-        if pool is None or not dead:
+        if pool is None:
+            return
+        dead = pool.dead()
+        if not dead and (ended := pool.ended_thread()) is None:
             return
         with self._lock:
             self._pool = None
         # Its other workers first: what they run will be started again elsewhere.
         pool.end()
-        pool.give_up(self._lost(describe(dead), dead))
+        if dead:
+            pool.give_up(self._lost(describe(dead), dead))
+        else:
+            pool.give_up(
+                RuntimeError(f"the pool's thread {ended} has ended by an error, and nobody reads answers any more")
+            )
 
     def kill(self, pid: int) -> None:
         # Without the lock: the caller may hold one that a thread in submit() waits for.
@@ -158,6 +165,12 @@ class _Pool:
 
     def dead(self) -> dict[int, int | None]:
         return {worker.pid: worker.exitcode for worker in self._workers if worker.exitcode is not None}
+
+    def ended_thread(self) -> str | None:
+        """Return the name of a thread that the pool cannot do without and that has ended."""
+        pool = self.pool
+        threads = (pool._worker_handler, pool._task_handler, pool._result_handler)
+        return next((thread.name for thread in threads if not thread.is_alive()), None)
 
     def kill(self, pid: int) -> None:
         for worker in self._workers:
