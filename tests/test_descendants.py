@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 import anymap
-from anymap import ItemTimeout, pmap
-from anymap.backends import Processes
-from tests.conftest import left
+from anymap import ItemTimeout, WorkerLost, pmap
+from anymap.backends import Processes, Serial
+from tests.conftest import SECONDS_TO_END, left
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,3 +146,83 @@ def test_what_an_item_has_started_ends_with_it_where_its_time_is_over(backend: B
     pids = {int(path.name) for path in tmp_path.iterdir()}
     assert len(pids) == 1
     assert not left(lambda: living(pids))
+
+
+@pytest.mark.parametrize(("how", "exitcode"), [("returns", 0), ("raises", 1)])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_the_child_of_an_item_never_answers_for_it(backend: Backend, how: str, exitcode: int, tmp_path: Path) -> None:
+    if isinstance(backend, Serial):
+        pytest.skip("there a fork goes on as the caller does")
+
+    def fork(x: int) -> tuple[int, int | None, int]:
+        ended = None
+        if x == 1:
+            child = os.fork()
+            if not child and how == "raises":
+                raise ValueError
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else None
+        (tmp_path / f"{x} {os.getpid()}").touch()
+        return x, ended, os.getpid()
+
+    found = pmap(fork, range(4), backend=backend, workers=2, chunksize=4)
+    worker = found[0][2]
+    assert found == [(0, None, worker), (1, exitcode, worker), (2, None, worker), (3, None, worker)]
+    assert len(list(tmp_path.glob("2 *"))) == 1  # the child runs no other item
+    assert pmap(abs, range(4), backend=backend, workers=2) == [0, 1, 2, 3]
+
+
+def test_serially_the_child_of_an_item_goes_on_as_the_caller_does() -> None:
+    printed = run(
+        "'serial'",
+        """
+        import os
+
+        def fork(x):
+            if x == 1 and (child := os.fork()):
+                os.waitpid(child, 0)
+            return x
+
+        print(pmap(fork, range(3), backend=BACKEND))
+        """,
+    )
+    assert printed.splitlines() == ["[0, 1, 2]"] * 2
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(Processes(), id="processes", marks=pytest.mark.processes),
+        pytest.param(Processes(start_method="fork"), id="fork", marks=pytest.mark.processes),
+        pytest.param("pathos", id="pathos", marks=pytest.mark.pathos),
+        pytest.param("joblib", id="joblib", marks=pytest.mark.joblib),
+        pytest.param("dask", id="dask", marks=pytest.mark.dask),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_worker_that_was_killed_is_lost_though_a_child_of_it_lives_on(backend: Any, tmp_path: Path) -> None:
+    def leave_a_child(x: int) -> None:
+        if not (child := os.fork()):
+            signal.alarm(60)
+            signal.pause()
+        (tmp_path / "child").write_text(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    [error] = pmap(leave_a_child, [0], backend=backend, workers=2, on_error="return")
+    assert isinstance(error, WorkerLost)
+    child = int((tmp_path / "child").read_text())
+    assert living({child}) == {child}
+    os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="the system does not tell")
+def test_a_worker_takes_a_parent_that_was_killed_and_stays_a_zombie_for_gone() -> None:
+    parent = subprocess.Popen(SLEEP)
+    parent.kill()
+    os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
+    watch = f"import time; from anymap._host import parent_watch; parent_watch.end_with({parent.pid}); time.sleep(1000)"
+    worker = subprocess.Popen([sys.executable, "-c", watch], env={**os.environ, "PYTHONPATH": HOME})
+    try:
+        assert worker.wait(SECONDS_TO_END) == 1
+    finally:
+        worker.kill()
+        parent.wait()

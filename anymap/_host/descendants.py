@@ -48,6 +48,15 @@ def find(*pids: int) -> list[int]:
     return below
 
 
+def is_zombie(pid: int) -> bool:
+    """Tell whether a process has ended, and its parent has not asked how; ``False`` where the system has no ``/proc``."""
+    try:
+        state, _ = _state_and_parent(str(pid))
+    except OSError:
+        return False
+    return state == b"Z"
+
+
 def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
@@ -60,11 +69,15 @@ def _children_of_all() -> defaultdict[int, list[int]]:
     with suppress(OSError):  # there is no such folder
         for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):  # it has ended
-                # The name of the program, in brackets, may have any character in it.
-                state, parent = _read(f"/proc/{name}/stat").rpartition(b")")[2].split(maxsplit=2)[:2]
+                state, parent = _state_and_parent(name)
                 if state != b"Z":
                     children[int(parent)].append(int(name))
     return children
+
+
+def _state_and_parent(pid: str) -> list[bytes]:
+    # The name of the program, in brackets, may have any character in it.
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split(maxsplit=2)[:2]
 
 
 def _is_tracker(pid: int) -> bool:

@@ -57,4 +57,5 @@ def _exists(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    # Without an init process in a container, what was killed may stay a zombie for ever.
+    return not descendants.is_zombie(pid)

@@ -49,7 +49,6 @@ _WORTH_A_TICK = 0.0003
 """Seconds of quick items that are left. A thread ticks, and to start one takes a third of that."""
 _WORTH_A_LOOK = 0.001
 """Seconds of a chunk without a CPU. To find out whether it waited for one takes some twenty microseconds."""
-_NO_MORE = -1.0
 _KEPT_MAPS = 4
 """How many maps a worker remembers the function of. Several may take turns on a shared worker."""
 
@@ -474,17 +473,18 @@ def _run_each(task: Task, func: Callable[..., Any], rows: Any, board: status_boa
     cpu = time.thread_time()
     watch = _Watch(task, board, offset, values)
     try:
-        until = watch.look()
-        while until >= 0 and len(values) < task.most:
+        goes_on = watch.look()
+        while goes_on and len(values) < task.most:
             if spec.inline:
                 handlers.deliver()  # what is raised here is no item's error
             try:
-                call_some(values, watch, until)
-                until = _NO_MORE
+                call_some(values, watch)
+                goes_on = False
             except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
+                watch.end_if_fork(1)
                 _let_interrupts_pass(exc, spec)
                 values.append(None)
-                until = watch.look()
+                goes_on = watch.look()
                 exc.__traceback__ = exceptions.users_part(exc.__traceback__)
                 failures.append((len(values) - 1, exc, watch.latest))
                 # What there is no memory for here may find some elsewhere.
@@ -521,6 +521,7 @@ class _Watch:
         "_board",
         "_check_interval",
         "_end",
+        "_is_fork",
         "_known",
         "_may_hear",
         "_mean",
@@ -536,6 +537,7 @@ class _Watch:
         "rung",
         "since",
         "slowest",
+        "until",
     )
 
     def __init__(self, task: Task, board: status_board.Buffer, offset: int, values: list[Any]) -> None:
@@ -561,26 +563,33 @@ class _Watch:
         # A task in the caller's own thread starts no other thread.
         self._may_hear = self._timeout is None and not task.spec.inline
         self._uses_ticker = False
+        self._is_fork = False
+        self.until = 0.0
+        """When to look again."""
         self.is_quick = False
         """The next rows are to be run until the ticker ticks."""
         self.rung: float | None = None
         """When the ticker first ticked since the last look."""
+        if not task.spec.inline:  # in the caller's own thread a fork goes on with the loop, as the caller does
+            _watches.add(self)
 
-    def look(self) -> float:
-        """Look up, and return until when not to do so again, or ``_NO_MORE`` if no further row is to begin."""
+    def look(self) -> bool:
+        """Look up, and set until when not to do so again; return whether another row is to begin."""
+        self.end_if_fork(0)
         before, now = self.since, self.measure()
         if now > self._end or self._board[0]:
-            return _NO_MORE
+            return False
         status_board.write_item(self._board, self._offset, self._known, now)
         # The caller gives up an item that is out of time, and others get the rest of its chunk. It may have done so up to
         # the moment in which the board told it that the item has ended.
         has_ended = self.since != before
         if has_ended and self._timeout is not None and time.monotonic() - before > self._timeout:
-            return _NO_MORE
+            return False
         if has_ended and self._timeout is None:
             self._check_interval = _CHECK_INTERVAL
             self.is_quick = not self.is_quick and self._is_worth_a_tick() and self._uses_ticker_now()
-        return now + self._check_interval
+        self.until = now + self._check_interval
+        return True
 
     def measure(self) -> float:
         """Take in how long the rows have taken that have ended since the last time; return what time it is."""
@@ -620,11 +629,35 @@ class _Watch:
         if self.rung is None:
             self.rung = time.monotonic()
 
+    def mark_as_fork(self) -> None:
+        """In a fork that an item makes: have this chunk end when the item does."""
+        self._is_fork = True
+        self.until = 0.0
+        self.hear()
+
+    def end_if_fork(self, exitcode: int) -> None:
+        """End this process if it is the child of an item: the parent answers for the item, and runs the rest."""
+        if self._is_fork:
+            os._exit(exitcode)
+
     def close(self) -> None:
         """Follow the ticker no more."""
+        _watches.discard(self)
         if self._uses_ticker:
             _ticker().leave(self)
 
+
+_watches: set[_Watch] = set()
+"""Those of the chunks that this process runs."""
+
+
+def _mark_forked_chunks() -> None:
+    for watch in _watches:
+        watch.mark_as_fork()
+    _watches.clear()
+
+
+forks.in_child(_mark_forked_chunks)
 
 _the_ticker: Ticker[_Watch] | None = None
 
@@ -647,7 +680,7 @@ def _enter_slot(board: status_board.Buffer, offset: int, values: list[Any] | Non
 
 def _caller(
     task: Task, func: Callable[..., Any], rows: Any, board: status_board.Buffer, offset: int
-) -> Callable[[list[Any], _Watch, float], None]:
+) -> Callable[[list[Any], _Watch], None]:
     """Return what calls ``func`` with row after row, adds what it returns to a list, and looks up at certain times."""
     spec = task.spec
     if spec.around is not None:
@@ -671,21 +704,20 @@ def _call_some(
     rows: Iterator[Any],
     values: list[Any],
     watch: _Watch,
-    until: float,
 ) -> None:
     clock = time.monotonic
     for row in rows:
         values.append(func(*row) if star else func(row))
-        if clock() < until:
+        if clock() < watch.until:
             continue
-        if (until := watch.look()) < 0:
+        if not watch.look():
             break
         if watch.is_quick:
             for row in rows:  # noqa: PLW2901 - the next ones
                 values.append(func(*row) if star else func(row))
                 if watch.rung is not None:
                     break
-            if (until := watch.look()) < 0:
+            if not watch.look():
                 break
 
 
@@ -697,16 +729,15 @@ def _call_some_on_board(
     place: memoryview,
     values: list[Any],
     watch: _Watch,
-    until: float,
 ) -> None:
     clock, positions = time.monotonic, iter(range(len(values), most))
     for position in positions:
         place[0] = position
         row = rows[position]
         values.append(func(*row) if star else func(row))
-        if clock() < until:
+        if clock() < watch.until:
             continue
-        if (until := watch.look()) < 0:
+        if not watch.look():
             break
         if watch.is_quick:
             for position in positions:  # noqa: PLW2901 - the next ones
@@ -715,7 +746,7 @@ def _call_some_on_board(
                 values.append(func(*row) if star else func(row))
                 if watch.rung is not None:
                     break
-            if (until := watch.look()) < 0:
+            if not watch.look():
                 break
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from multiprocessing import connection
 from multiprocessing import resource_tracker as standard_tracker
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -278,6 +279,9 @@ class _Loky(_Engine):
         _open_on_loky.discard(self)
         super().close(abandon=abandon)
 
+    def poll(self) -> None:
+        _tell_deaths(self._backend._workers)
+
     def kill(self, pid: int) -> None:
         # Without the lock: the caller may hold one that a thread in submit() waits for.
         if pid in self._backend._workers._processes:
@@ -389,6 +393,21 @@ def _forget_executor() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_executor)
+
+
+def _tell_deaths(executor: Any) -> None:
+    """Let loky know of workers that have ended. It waits for a pipe to close, which a child of the worker may keep open."""
+    workers = list(executor._processes.values())
+    ended = [worker for worker in workers if worker.exitcode is not None]
+    hidden = [worker for worker in ended if not connection.wait([worker.sentinel], 0)]
+    for worker in hidden:
+        closed, end = os.pipe()
+        os.close(end)
+        os.dup2(closed, worker.sentinel, inheritable=False)
+        os.close(closed)
+    if hidden:
+        with executor._shutdown_lock:
+            executor._executor_manager_thread_wakeup.wakeup()
 
 
 def _serves_others(executor: Any, jobs: list[Any]) -> bool:

@@ -32,6 +32,8 @@ _GRACE_PERIOD = 3.0
 """Seconds that workers have to close what they have made for themselves, when the cluster ends."""
 _GRACE = 0.2
 """Seconds, to twice as many, that items which no map waits for have to end by themselves."""
+_TICK = 0.1
+"""Seconds between two looks at whether a worker has ended."""
 _STUCK = b"stuck"
 """What a worker says that runs nothing but items which no map waits for."""
 _FALSE_STARTS = 3
@@ -147,7 +149,9 @@ class _Cluster:
                 self._start_worker()
             await self._start_scheduler()
             asyncio.get_running_loop().add_reader(self._line, self._hear_caller)
+            watching = asyncio.ensure_future(self._watch_workers())
             await self._end
+            watching.cancel()
         finally:
             for worker in self._workers:
                 worker.hang_up()
@@ -199,6 +203,16 @@ class _Cluster:
         if len(self._ready) == self._count and not self._complete:
             self._complete = True
             _report(self._line, Complete())
+
+    async def _watch_workers(self) -> None:
+        """Find workers that have ended though a child of theirs keeps their connections open."""
+        while True:
+            await asyncio.sleep(_TICK)
+            for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
+                if worker in self._ready:
+                    await self._scheduler.remove_worker(self._ready[worker], stimulus_id="anymap-dead", close=False)
+                if worker in self._workers:  # its line may have told us meanwhile
+                    self._replace(worker)
 
     async def _retire(self, worker: ClusterProcess) -> None:
         # As planned: what dask has sent it meanwhile goes to others, and no client is told that anything was lost.
