@@ -18,6 +18,7 @@ PROJECTS = {
             "concurrent.futures.Executor": ("class", "library/concurrent.futures.html#$"),
             "concurrent.futures.Future": ("class", "library/concurrent.futures.html#$"),
             "contextvars.ContextVar": ("class", "library/contextvars.html#$"),
+            "logging.Logger": ("class", "library/logging.html#$"),
             "logging.LogRecord": ("class", "library/logging.html#$"),
             "logging.Formatter": ("class", "library/logging.html#$"),
             "logging.Handler": ("class", "library/logging.html#$"),
