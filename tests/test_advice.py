@@ -16,7 +16,7 @@ from anymap._engine.telemetry import advice, rates
 from anymap._engine.telemetry.advice import Costs, advise
 from anymap._engine.telemetry.measures import Timings
 from anymap._host import run_queue
-from anymap._worker.task import Answer
+from anymap._worker.protocol import Answer
 from anymap.progress import Finished
 
 

@@ -28,7 +28,11 @@ from distributed import Client, LocalCluster, Security
 import anymap
 from anymap._config.scope import Inherited
 from anymap._serialize import object_table, packing
-from anymap._worker import task as _worker
+from anymap._worker import protocol
+from anymap._worker.context import task_context
+from anymap._worker.maps import serves
+from anymap._worker.protocol import Answer, MapSpec
+from anymap._worker.task import Task
 from anymap.backends._dask import connection, local_cluster, submission
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
@@ -37,7 +41,6 @@ from tests import conftest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anymap._worker.task import Task
 
 pytestmark = [pytest.mark.full, pytest.mark.dask]
 
@@ -66,7 +69,7 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
     """Make a task as the engine does."""
     classes = object_table.sender_table()
     function, packed = packing.pack_function(func, classes)[0], packing.pack(list(rows), classes)[0]
-    spec = _worker.MapSpec(
+    spec = MapSpec(
         map_id=classes.map_id,
         function=packing.spill(function, None),
         star=False,
@@ -79,10 +82,10 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         inline=False,
         inherited=Inherited(),
     )
-    return _worker.Task(spec, packing.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
+    return Task(spec, packing.spill(packed, None), len(rows), 0, None, dict(classes.blobs))
 
 
-def values_of(answer: _worker.Answer) -> list[Any]:
+def values_of(answer: Answer) -> list[Any]:
     assert answer.broken is None
     assert not answer.failures
     values = packing.unpack(answer.values)
@@ -374,7 +377,7 @@ def test_workers_in_this_process_leave_its_logging_alone(local_client: Client) -
         ("here", 0, "threads"),
     ]
     assert logging.root.handlers == handlers
-    assert not _worker.serves()
+    assert not serves()
 
 
 def test_a_client_that_is_given_comes_before_the_one_in_scope(local_client: Client, dask_cluster: str) -> None:
@@ -691,7 +694,7 @@ def test_a_chunk_that_nobody_waits_for_any_more_ends_after_its_item(cluster: Clu
         (tmp_path / f"ran.{x}").touch()
         if x == 0:
             with suppress(AssertionError):
-                until(lambda: _worker.task_context.get().board[0], limit=10)  # type: ignore[union-attr, index]
+                until(lambda: task_context.get().board[0], limit=10)  # type: ignore[union-attr, index]
         if x == 4:
             until((tmp_path / "ran.0").exists)
             raise ValueError(x)
@@ -754,7 +757,7 @@ def test_the_scheduler_needs_none_of_our_modules(dask_cluster: str) -> None:
 def test_a_worker_of_another_version_is_refused_before_work_is_sent(
     dask_cluster: str, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Dask]
 ) -> None:
-    monkeypatch.setattr(_worker, "PROTOCOL", 99)
+    monkeypatch.setattr(protocol, "PROTOCOL", 99)
     with pytest.raises(anymap.BackendConnectionError, match=r"dask worker tcp://.* does not fit.*protocol 99"):
         opened(scheduler_file=dask_cluster)
 

@@ -333,7 +333,7 @@ def test_the_journal_lets_no_item_end_before_it_has_begun() -> None:
     from anymap._engine.ledger import Chunk
     from anymap._engine.telemetry.measures import Timings
     from anymap._host.live_messages import Told
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
     class Deaf:
         def settle(self) -> None:

@@ -250,14 +250,14 @@ def test_modules_go_with_tasks_of_a_backend_that_uses_no_executor(only_here: Pat
 
 
 def test_a_worker_of_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anymap._worker import task
+    from anymap._worker import protocol
 
     station = Station(OnApart(), abs, 1, lambda: LONG)
     try:
         data = TaskCodec(station.backend).encode(station.task(1))
     finally:
         station.close()
-    monkeypatch.setattr(task, "PROTOCOL", task.PROTOCOL + 1)
+    monkeypatch.setattr(protocol, "PROTOCOL", protocol.PROTOCOL + 1)
     with pytest.raises(RuntimeError, match="install the same on both"):
         run_task(data)
 

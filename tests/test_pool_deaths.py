@@ -20,7 +20,8 @@ import anymap
 from anymap._config.scope import Inherited
 from anymap._host import spill, status_board
 from anymap._serialize import object_table, packing
-from anymap._worker import task as _worker
+from anymap._worker.protocol import Answer, MapSpec
+from anymap._worker.task import Task
 from anymap.backends import Joblib, Pathos
 from anymap.backends.base import ChunkLost
 
@@ -67,7 +68,7 @@ class Bench:
         self.folder = spill.make_folder()
         self.board = status_board.Board(self.folder)
         self._classes = object_table.sender_table()
-        self._spec = _worker.MapSpec(
+        self._spec = MapSpec(
             map_id=self._classes.map_id,
             function=packing.pack_function(func, self._classes)[0],
             star=False,
@@ -81,11 +82,11 @@ class Bench:
             inherited=Inherited(),
         )
 
-    def submit(self, row: Any) -> tuple[Future[_worker.Answer], int]:
+    def submit(self, row: Any) -> tuple[Future[Answer], int]:
         """Return the future and the number of the slot on the board."""
         slot = self.board.take()
         rows = packing.spill(packing.pack([row], self._classes)[0], None)
-        task = _worker.Task(self._spec, rows, 1, slot, None, dict(self._classes.blobs))
+        task = Task(self._spec, rows, 1, slot, None, dict(self._classes.blobs))
         return self.backend.submit(task), slot
 
     def call(self, row: Any) -> Any:

@@ -8,7 +8,9 @@ import pytest
 
 from anymap._config.scope import Inherited
 from anymap._host.status_board import Board
-from anymap._worker import task as _worker
+from anymap._worker import items
+from anymap._worker.protocol import MapSpec
+from anymap._worker.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ class Clock:
         self.now = 100.0
         self.read = 0
         """So often was it looked at."""
-        monkeypatch.setattr(_worker.time, "monotonic", self._read)
+        monkeypatch.setattr(items.time, "monotonic", self._read)
 
     def _read(self) -> float:
         self.read += 1
@@ -44,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def run(func: Callable[..., Any], rows: Any, board: Board, **how: Any) -> Any:
     """Run one chunk as a thread would, or as a process if it does not share memory."""
     how = {"budget": None, "timeout": None, "shares_memory": True, "may_fail": None, "star": False} | how
-    spec = _worker.MapSpec(
+    spec = MapSpec(
         map_id="",
         function=func,
         star=how["star"],
@@ -57,8 +59,8 @@ def run(func: Callable[..., Any], rows: Any, board: Board, **how: Any) -> Any:
         inline=False,
         inherited=Inherited(1, "serial", None, 1, {}),
     )
-    task = _worker.Task(spec, rows, len(rows), board.take(), how["budget"], {}, may_fail=how["may_fail"])
-    return _worker._run_rows(task, func, rows, board.buffer, task.slot)
+    task = Task(spec, rows, len(rows), board.take(), how["budget"], {}, may_fail=how["may_fail"])
+    return items.run_rows(task, func, rows, board.buffer, task.slot)
 
 
 memory = pytest.mark.parametrize("shares_memory", [True, False], ids=["memory", "bytes"])
@@ -82,7 +84,7 @@ def test_a_chunk_ends_with_an_item_that_the_map_may_have_given_up(clock: Clock, 
 @memory
 def test_a_chunk_that_begins_late_begins(monkeypatch: pytest.MonkeyPatch, shares_memory: bool) -> None:
     now = iter(range(100, 1000))
-    monkeypatch.setattr(_worker.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(items.time, "monotonic", lambda: float(next(now)))
     assert run(abs, [-1, -2], Board(None), timeout=0.5, shares_memory=shares_memory).done == 1
 
 
@@ -219,14 +221,14 @@ class Bell:
     """Rings when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.heard_by: list[_worker._Watch] = []
+        self.heard_by: list[items._Watch] = []
         self.left = 0
-        monkeypatch.setattr(_worker, "_ticker", lambda: self)
+        monkeypatch.setattr(items, "_ticker", lambda: self)
 
-    def enter(self, watch: _worker._Watch) -> None:
+    def enter(self, watch: items._Watch) -> None:
         self.heard_by.append(watch)
 
-    def leave(self, watch: _worker._Watch) -> None:
+    def leave(self, watch: items._Watch) -> None:
         self.heard_by.remove(watch)
         self.left += 1
 

@@ -14,7 +14,9 @@ from anymap._host import live_messages, status_board, workspace
 from anymap._propagate import item_environment
 from anymap._serialize import exceptions, object_table, packing
 from anymap._worker import heartbeat
-from anymap._worker import task as _worker
+from anymap._worker.context import task_context
+from anymap._worker.protocol import MapSpec
+from anymap._worker.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from anymap._engine.plan import Plan
     from anymap._engine.telemetry.router import MessageRouter
     from anymap._serialize.object_table import ObjectTable
-    from anymap._worker.task import Answer, Task
+    from anymap._worker.protocol import Answer
     from anymap.backends.base import Channel, Traits
 
     Around = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -74,7 +76,7 @@ class InMemory:
 
     def __init__(self, plan: Plan, router: MessageRouter, around: Around | None) -> None:
         self.board = status_board.Board(None)
-        self._spec = _worker.MapSpec(
+        self._spec = MapSpec(
             map_id="",
             function=plan.func,
             star=plan.star,
@@ -90,11 +92,11 @@ class InMemory:
             tells=router.tells_in_memory(),
             environment=item_environment.make(plan.backend, plan.environment_settings, plan.seed),
             around=around,
-            outer=_worker.task_context.get(),
+            outer=task_context.get(),
         )
 
     def task(self, chunk: Chunk, slot: int, budget: float | None, may_fail: int | None = None) -> Task:
-        return _worker.Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start, may_fail)
+        return Task(self._spec, chunk.rows, len(chunk), slot, budget, {}, chunk.start, may_fail)
 
     def weight(self, packed: Any) -> int:  # noqa: ARG002 - it stays where it is
         return 0
@@ -123,7 +125,7 @@ class InBytes:
         """A file was written to it, or nearly. Else the workspace is as it was, and need not be searched for what is left."""
         self._folder = self._workspace.folder if self._workspace is not None else None
         self.board = self._workspace.board if self._workspace is not None else heartbeat.RemoteBoard()
-        self._spec = _worker.MapSpec(
+        self._spec = MapSpec(
             map_id=self._classes.map_id,
             function=self._spilled(function),
             star=plan.star,
@@ -146,9 +148,7 @@ class InBytes:
         if refused:
             raise Refused(refused)
         rows = self._spilled(payload)
-        return _worker.Task(
-            self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start, may_fail
-        )
+        return Task(self._spec, rows, len(chunk), slot, budget, dict(self._classes.blobs), chunk.start, may_fail)
 
     def _spilled(self, payload: packing.Payload) -> packing.Payload | packing.SpilledPayload:
         self._note_if_large(payload)

@@ -25,7 +25,7 @@ from anymap._engine.telemetry.router import MessageRouter
 from anymap._errors import ItemTimeout, WorkerLost
 from anymap._host import memory, status_board
 from anymap._serialize import exceptions, failures
-from anymap._worker.task import Answer
+from anymap._worker.protocol import Answer
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:

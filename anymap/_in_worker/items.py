@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from anymap._host.live_messages import ITEM
 from anymap._in_worker.tell import tell
-from anymap._worker import task
+from anymap._worker.context import task_context
+from anymap._worker.set_up import worker_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +21,10 @@ class Watched:
         self._func = func
 
     def __call__(self, *row: Any) -> Any:
-        place = task.task_context.get()
+        place = task_context.get()
         assert place is not None  # noqa: S101 - a chunk is being run
         position = place.position()
-        tell(ITEM, task.worker_name(place.spec))
+        tell(ITEM, worker_name(place.spec))
         began = time.monotonic()
         try:
             return self._func(*row)

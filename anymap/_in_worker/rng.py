@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from anymap._worker.task import task_context
+from anymap._worker.context import task_context
 
 
 def rng() -> Any:

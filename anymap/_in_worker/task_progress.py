@@ -12,7 +12,7 @@ from anymap._config import layers
 from anymap._errors import ConfigError
 from anymap._host.live_messages import TASK
 from anymap._in_worker import tell as _tell
-from anymap._worker import task as _worker
+from anymap._worker.maps import serves
 from anymap.progress._block import BlockProgress
 from anymap.progress.events import Advanced, Finished, Started
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
 
 T = TypeVar("T")
 
@@ -166,7 +166,7 @@ class _Screen:
 def _find_audience() -> _Map | _Screen | None:
     if (place := _tell.find(TASK)) is not None:
         return _Map(place)
-    if _worker.serves() or (config := layers.current()).inherited is not None:
+    if serves() or (config := layers.current()).inherited is not None:
         return None
     from anymap import progress  # noqa: PLC0415 - workers need nothing of it
 

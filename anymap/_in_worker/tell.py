@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from anymap._host import forks, status_board
 from anymap._host.live_messages import LARGEST, Outbox, Told, frames, host, seal
-from anymap._worker.task import task_context, task_contexts
+from anymap._worker.context import task_context, task_contexts
 
 if TYPE_CHECKING:
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
 
 _WHOLE = min(getattr(select, "PIPE_BUF", 512), 4096)
 """Bytes that a pipe takes whole or not at all, however many write to it."""

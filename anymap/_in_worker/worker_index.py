@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from anymap._errors import UnsupportedOption
 from anymap._host import forks, parent_watch
-from anymap._worker.task import task_context
+from anymap._worker.context import task_context
 
 try:
     import fcntl
@@ -27,7 +27,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
 
     Owners = list["Owner | None"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "processes"
 _BY_THE_CALL, _BY_DEFAULT = "the call", "the default"
-_RUNS_ITEMS, _LOADERS = "anymap._worker.task", ("importlib._bootstrap", "anymap._serialize.packing")
+_RUNS_ITEMS, _LOADERS = "anymap._worker.items", ("importlib._bootstrap", "anymap._serialize.packing")
 """The modules whose frames stand around an item, and around what is loaded for it."""
 _check_prefer = checks.one_of("threads", "processes")
 _check_require = checks.one_of("shared_memory")

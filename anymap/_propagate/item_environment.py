@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anymap._propagate.environment_settings import EnvironmentSettings
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
     from anymap.backends.base import Backend
 
 _AS_IT_IS = contextlib.nullcontext()

@@ -16,12 +16,12 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._host import forks, live_messages
-from anymap._worker.task import task_context
+from anymap._worker.context import task_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
 
 
 RECORD, WARNING = "record", "warning"

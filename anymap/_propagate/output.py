@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anymap._host import forks
 from anymap._in_worker import tell
-from anymap._worker.task import task_context
+from anymap._worker.context import task_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

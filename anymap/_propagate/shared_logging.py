@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anymap._host import forks
 from anymap._in_worker import tell
 from anymap._propagate import log_records
-from anymap._worker.task import task_context
+from anymap._worker.context import task_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from anymap._propagate.log_records import Setup
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
 
 _KEPT = 4
 """Of so many maps it is remembered what their items have set. Several may take turns."""

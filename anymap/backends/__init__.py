@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anymap._host.lifecycle import at_shutdown
     from anymap._worker.channel import Channel, Line
-    from anymap._worker.task import Answer, Task, run_task
+    from anymap._worker.protocol import Answer
+    from anymap._worker.task import Task, run_task
     from anymap.backends.base import Backend, ChunkLost, Traits
     from anymap.backends.codec import TaskCodec
     from anymap.backends.dask import Dask

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from anymap._worker.channel import Channel, Line
-from anymap._worker.task import Answer, Task
+from anymap._worker.protocol import Answer
+from anymap._worker.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

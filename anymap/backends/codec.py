@@ -8,13 +8,14 @@ import pickle
 from typing import TYPE_CHECKING
 
 from anymap._serialize import modules
-from anymap._worker import task as _worker
+from anymap._worker.protocol import dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from anymap._serialize.exceptions import Encoded
-    from anymap._worker.task import Answer, Task
+    from anymap._worker.protocol import Answer
+    from anymap._worker.task import Task
     from anymap.backends.base import Backend
 
 __all__ = ["TaskCodec"]
@@ -47,7 +48,7 @@ class TaskCodec:
         self._owner = type(backend).__name__
         path = () if backend.traits.borrowed else modules.caller_path()
         # Plain values, which a worker with another version of anymap can read too.
-        self._head = pickle.dumps((_worker.dialect(), path, self.shipment and tuple(self.shipment)), 5)
+        self._head = pickle.dumps((dialect(), path, self.shipment and tuple(self.shipment)), 5)
 
     def encode(self, task: Task) -> bytes:
         """Return the argument for ``run_task``."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from distributed import Future as DaskFuture
 
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
     from anymap.backends._dask.connection import News
     from anymap.backends._dask.submission import Key
 

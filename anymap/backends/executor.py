@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anymap._errors import ConfigError
 from anymap._serialize import modules
-from anymap._worker import task as _worker
+from anymap._worker.task import run_task
 from anymap.backends._shared.external import ExternalEngine, refuse_own_threads, run_on
 from anymap.backends._shared.pool_deaths import describe
 from anymap.backends.base import ChunkLost, Task, Traits
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["ExecutorBackend", "ProcessExecutor", "ThreadExecutor"]
 
@@ -149,7 +149,7 @@ class ExecutorBackend(ExternalEngine):
     def _job(self, executor: Any, task: Task) -> Any:
         if self.traits.shares_memory:
             return executor.submit(run_on, executor, task)
-        return executor.submit(_worker.run_task, self._codec.encode(task))
+        return executor.submit(run_task, self._codec.encode(task))
 
     def _outcome(self, job: Any) -> Answer:
         try:

@@ -46,7 +46,7 @@ from anymap.backends.serial import Serial
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["Joblib"]
 

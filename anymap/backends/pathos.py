@@ -16,7 +16,7 @@ from anymap.backends.base import ChunkLost, Task, Traits
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["Pathos"]
 

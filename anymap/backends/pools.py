@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from anymap._errors import BackendConnectionError
 from anymap._host import parent_watch, status_board
-from anymap._worker import task as _worker
+from anymap._worker.task import run_task
 from anymap.backends._shared.external import ExternalEngine, fail, refuse_own_threads, run_on
 from anymap.backends._shared.pool_deaths import describe
 from anymap.backends.base import ChunkLost, Task, Traits
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from anymap._host.status_board import Mark
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["PathosProcessPool", "PathosThreadPool", "ProcessPool", "ThreadPool"]
 
@@ -114,7 +114,7 @@ class ProcessPool(ThreadPool):
             board.close()
 
     def _send(self, task: Task, future: Future[Answer]) -> Callable[[], object]:
-        return self._apply(_worker.run_task, (self._codec.encode(task),), future, self._codec.decode)
+        return self._apply(run_task, (self._codec.encode(task),), future, self._codec.decode)
 
     def _mark(self, task: Task) -> Mark:
         if self._board is None:

@@ -12,7 +12,7 @@ from anymap.backends.base import Backend, Task, Traits
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["Processes"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["Serial"]
 

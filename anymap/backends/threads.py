@@ -11,7 +11,7 @@ from anymap._host import cpus, endings, inner_threads
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
     _Job = tuple[Future["Answer"], Task]
 

@@ -6,7 +6,8 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anymap._worker.task import PROTOCOL, Answer, Task, load_task
+from anymap._worker.protocol import PROTOCOL, Answer
+from anymap._worker.task import Task, load_task
 from anymap.backends.base import Traits
 from anymap.testing import _samples as samples
 from anymap.testing._exam import ONE_AT_A_TIME, Exam, promises

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from anymap._worker.task import Answer, Task
+    from anymap._worker.protocol import Answer
+    from anymap._worker.task import Task
     from anymap.backends.base import Backend
 
 

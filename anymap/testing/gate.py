@@ -15,7 +15,7 @@ from anymap.backends.base import Backend, ChunkLost, Task, Traits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 __all__ = ["Gate", "Held"]
 

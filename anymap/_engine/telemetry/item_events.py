@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anymap._engine.telemetry.measures import Timings
     from anymap._engine.telemetry.router import MessageRouter
     from anymap._host.live_messages import Told
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
     from anymap.progress import Emitter
     from anymap.progress.events import Event
 

@@ -13,7 +13,7 @@ from anymap._engine.telemetry.advice import Costs
 from anymap._host import cpus
 
 if TYPE_CHECKING:
-    from anymap._worker.task import Answer
+    from anymap._worker.protocol import Answer
 
 _SLOWEST = 5
 """So many of the slowest items are remembered."""

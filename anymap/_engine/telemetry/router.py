@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from anymap._host import live_messages, pipe_reader
 from anymap._in_worker import tell
-from anymap._worker.task import Tells, task_context
+from anymap._worker.context import task_context
+from anymap._worker.protocol import Tells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from anymap._host.live_messages import Told
     from anymap._host.pipe_reader import Box
-    from anymap._worker.task import TaskContext
+    from anymap._worker.context import TaskContext
 
     Listener = Callable[[Told], object]
 

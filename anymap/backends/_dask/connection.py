@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from anymap._errors import BackendConnectionError
 from anymap._host import forks
-from anymap._worker import task
+from anymap._worker.protocol import dialect
 from anymap.backends._dask import worker_slots
 from anymap.backends._dask.in_task import Topic
 from anymap.backends._dask.messages import Call
@@ -121,13 +121,13 @@ class Cluster:
         strangers = [worker for worker in running if worker not in greeted]
         if not strangers:
             return {}
-        init_message = pickle.dumps(Call(task.dialect))
+        init_message = pickle.dumps(Call(dialect))
         answers: dict[str, Any] = {}
         # One that is too busy to answer will be asked by its first task.
         with contextlib.suppress(TimeoutError):
             answering = self._client.run(pickle.loads, init_message, workers=strangers, on_error="return")
             answers = await asyncio.wait_for(answering, limit)
-        greeted.update(worker for worker, answer in answers.items() if answer == task.dialect())
+        greeted.update(worker for worker, answer in answers.items() if answer == dialect())
         return answers
 
 

@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from anymap._serialize.packing import Payload, SpilledPayload
-from anymap._worker import task as _worker
+from anymap._worker.protocol import dialect
 from anymap.backends._dask import in_task
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def pack(
         apart.append(carried.parts)
         shared[key] = carried.packed._replace(payload=carried.payload._replace(data=_gap(), left_out=()))
     task = task.replaced(spec, _alone(task.rows))
-    call = Call(in_task.run_apart, _worker.dialect(), task, function, shipment, shared)
+    call = Call(in_task.run_apart, dialect(), task, function, shipment, shared)
     return pickle.dumps(call, 5, buffer_callback=_leave_out), apart
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anymap._errors import BackendConnectionError, BackendUnavailable
-from anymap._worker import task
+from anymap._worker.protocol import describe_mismatch, dialect
 
 _INSTALL = "pip install 'anypmap[dask]' on the workers"
 
@@ -16,6 +16,6 @@ def mismatch(answer: Any, where: str) -> Exception | None:
         return BackendUnavailable("dask", f"{where} has no module {answer.name!r}", _INSTALL)
     if isinstance(answer, AttributeError) and "anymap" in str(answer):
         return BackendConnectionError(f"{where} has another version of anymap: {answer}")
-    if isinstance(answer, tuple) and answer != task.dialect():
-        return BackendConnectionError(f"{where} does not fit: {task.describe_mismatch(task.dialect(), answer)}")
+    if isinstance(answer, tuple) and answer != dialect():
+        return BackendConnectionError(f"{where} does not fit: {describe_mismatch(dialect(), answer)}")
     return None

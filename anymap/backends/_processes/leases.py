@@ -17,7 +17,8 @@ from anymap._host import cpus
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from anymap._worker.task import Answer, Task
+    from anymap._worker.protocol import Answer
+    from anymap._worker.task import Task
 
 _PATIENCE = 0.1
 """Seconds for which a map waits for a worker of the others before there are more workers than CPUs for its sake."""

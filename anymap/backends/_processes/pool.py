@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from anymap._worker.protocol import Answer
     from anymap._worker.spec import WorkerSpec
     from anymap._worker.start import Process
-    from anymap._worker.task import Answer
     from anymap.backends._processes.leases import Job, Lease
 
 _TICK, _IDLE_TICK = 0.1, 1.0

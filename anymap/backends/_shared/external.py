@@ -16,7 +16,8 @@ from anymap.backends.base import Backend, ChunkLost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from anymap._worker.task import Answer, Task
+    from anymap._worker.protocol import Answer
+    from anymap._worker.task import Task
 
 _TO_TELL = 5.0
 """Seconds that an engine which has just broken gets to end the futures that it has."""

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 from anymap._errors import describe_exit
 from anymap._host import descendants, parent_watch
 from anymap._host.interrupts import ignore_interrupts, interrupts_held_back
-from anymap._worker.task import set_up_process
+from anymap._worker.set_up import set_up_process
 from anymap.backends.base import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from anymap._worker.task import Answer, Task
+    from anymap._worker.protocol import Answer
+    from anymap._worker.task import Task
 
 _LIMIT = 1.0
 """Seconds that a process or thread gets to end by itself."""
