@@ -29,7 +29,6 @@ import anymap
 from anymap._config.scope import Inherited
 from anymap._serialize import object_table, packing
 from anymap._worker import protocol
-from anymap._worker.context import task_context
 from anymap._worker.maps import serves
 from anymap._worker.protocol import Answer, MapSpec
 from anymap._worker.task import Task
@@ -692,6 +691,8 @@ def test_closing_drops_what_is_queued_and_returns_at_once(dask_cluster: str, tmp
 def test_a_chunk_that_nobody_waits_for_any_more_ends_after_its_item(cluster: Cluster, tmp_path: Path) -> None:
     def stay(x: int) -> None:
         (tmp_path / f"ran.{x}").touch()
+        from anymap._worker.context import task_context
+
         if x == 0:
             with suppress(AssertionError):
                 until(lambda: task_context.get().board[0], limit=10)  # type: ignore[union-attr, index]

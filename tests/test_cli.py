@@ -155,7 +155,7 @@ def test_a_different_answer_is_a_failure(monkeypatch, capsys):
     assert cells["serial"][-1] != cells["threads"][-1]
 
 
-def test_a_backend_that_fails_does_not_stop_the_others(monkeypatch, capsys):
+def test_a_backend_that_fails_does_not_stop_the_others(monkeypatch, capsys, digest):
     def moody(func, items, *, backend, **options):
         if backend == "threads":
             raise RuntimeError("not today")

@@ -255,11 +255,14 @@ def test_a_worker_that_is_killed_while_it_starts_is_replaced(monkeypatch: pytest
     assert pmap(abs, range(10), backend="processes", workers=2) == list(range(10))
 
 
-def test_workers_that_all_end_as_they_start_are_told_of_and_not_started_for_ever() -> None:
+def test_workers_that_all_end_as_they_start_are_told_of_and_not_started_for_ever(tmp_path: Path) -> None:
+    executable = tmp_path / "python"
+    # A Python that says its version, and cannot start a worker.
+    executable.write_text(f'#!/bin/sh\ncase "$*" in *version_info*) exec {sys.executable} "$@" ;; esac\nexit 1\n')
+    executable.chmod(0o755)
     code = (
         "import multiprocessing.spawn\n"
-        "import shutil\n"
-        "multiprocessing.spawn.set_executable(shutil.which('false'))\n"
+        f"multiprocessing.spawn.set_executable({str(executable)!r})\n"
         "from anymap import WorkerLost, pmap\n"
         "try:\n"
         "    pmap(abs, range(3), backend='processes', workers=2)\n"
@@ -771,8 +774,7 @@ def test_a_module_that_is_loaded_again_right_after_a_map_is_new_in_the_next(
     module = importlib.import_module("loaded_again")
     for code_version in range(1, 4):
         file.write_text(f"def edition(_): return {code_version}")
-        os.utime(
-            file, (code_version, code_version)
-        )  # else the compiled code of the one before may be taken for this one's
+        # Else the compiled code of the one before may be taken for this one's.
+        os.utime(file, (code_version, code_version))
         importlib.reload(module)
-        assert pmap(module.code_version, range(2), backend="processes") == [code_version] * 2
+        assert pmap(module.edition, range(2), backend="processes") == [code_version] * 2

@@ -550,7 +550,7 @@ def test_what_several_threads_add_to_is_written_under_the_lock_of_the_ledger(
         fail_in_some_way, items, backend=gate, on_error="return", chunksize=2, retries=Retry(1, on=ZeroDivisionError)
     )
     assert [type(value).__name__ for value in got[:3]] == ["ZeroDivisionError", "ValueError", "int"]
-    assert set(unguarded) <= {"Meter.began"}  # by the one thread that there is then
+    assert set(unguarded) <= {"Timings.began"}  # by the one thread that there is then
 
 
 class Decides(Gate):
