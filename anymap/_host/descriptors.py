@@ -18,13 +18,16 @@ class Descriptor:
     def __init__(self, number: int) -> None:
         self.number = number
         self._identity = _identity(number)
+        self._closed = False
 
     def is_ours(self) -> bool:
         """Tell whether nothing but ourselves has closed it."""
-        return _identity(self.number) == self._identity
+        return self._closed or _identity(self.number) == self._identity
 
     def close(self) -> None:
-        if self.is_ours():
+        """Close it, unless that has been done."""
+        if not self._closed and self.is_ours():
+            self._closed = True
             os.close(self.number)
 
 

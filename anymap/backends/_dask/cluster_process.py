@@ -91,10 +91,8 @@ class ClusterProcess(NamedTuple):
         if self.process.poll() is None:
             descendants.end(self.process.pid)
         exitcode = self.process.wait()
-        if self.has_its_line():
-            self.line.close()
-        else:
-            self.line.detach()
+        self.line.detach()
+        self.descriptor.close()
         return exitcode
 
 
