@@ -27,7 +27,7 @@ from anymap.backends import Joblib
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.joblib
+pytestmark = [pytest.mark.joblib, pytest.mark.versions]
 
 LONG = 60.0
 """Seconds after which what is waited for will not come any more, on a machine that is very busy."""

@@ -21,7 +21,7 @@ from anymap.backends._shared import pool_deaths
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.pathos
+pytestmark = [pytest.mark.pathos, pytest.mark.versions]
 
 setting = "first"
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from anymap.backends import Backend
 
+pytestmark = pytest.mark.versions
+
 
 def load(name: str, path: Path) -> Any:
     """Load a module as programs load plug-ins: by its file, under a name that nothing finds it by."""

@@ -1299,6 +1299,7 @@ def test_every_backend_works_inside_every_other_or_says_that_it_cannot(backend: 
     check_nested(backend, [inner])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [0, 1])
 def test_backends_work_three_deep_or_say_that_they_cannot(backend: Backend, step: int) -> None:
     # Each in itself in itself, and in a ring: so each stands at each level. All pairs are tested above.
@@ -1459,7 +1460,8 @@ def use_locks(x):
         import held_module
         logging.getLogger("worker").setLevel(logging.INFO)
         logging.basicConfig()
-        sys.stdin.close()
+        if sys.stdin is not None:  # early versions of loky give workers none
+            sys.stdin.close()
         sys.stderr.write("from a worker. ")
     return x + 1
 

@@ -23,6 +23,8 @@ from anymap._serialize.packing import Payload, SpilledPayload, Unpacked, pack, s
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.versions
+
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 anything = st.recursive(plain, lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(plain, inner))
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from anymap.backends import Backend
 
+pytestmark = pytest.mark.versions
+
 
 def triple(x: int) -> int:
     return 3 * x

@@ -23,6 +23,8 @@ from anymap._errors import ConfigError
 from anymap.progress import Advanced, BarSink, Emitter, Event, Finished, LogSink, Started, resolve
 from anymap.progress._tqdm import Bar
 
+pytestmark = pytest.mark.versions
+
 
 class Terminal(io.StringIO):
     """A stand-in that says it is a terminal; the real thing is in test_terminal."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from anymap.backends.base import Backend
 
+pytestmark = pytest.mark.versions
+
 LINE = re.compile(r"(\d+) (\d+) (\d+) x*")
 """Item, process, number."""
 

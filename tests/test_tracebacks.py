@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from anymap.backends.base import Backend
 
+pytestmark = pytest.mark.versions
+
 
 def this_file() -> str:
     return sys._getframe().f_code.co_filename
