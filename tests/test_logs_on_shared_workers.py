@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import warnings
@@ -12,6 +13,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import joblib
 import pytest
 from distributed import Client, LocalCluster
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("cluster")
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 LONG = 60.0
 """Seconds after which what is waited for will not come any more."""
@@ -86,7 +90,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Any]:
 def others(engine: Any) -> Submit:
     """Return what runs a function in the same worker process, past anymap."""
     if isinstance(engine, Client):
-        return lambda func: engine.submit(func, pure=False).result(LONG)
+        return lambda func: engine.submit(Portable(func), pure=False).result(LONG)
     if isinstance(engine, Executor):
         return lambda func: engine.submit(Portable(func)).result(LONG)
     if engine == "joblib":
@@ -95,14 +99,15 @@ def others(engine: Any) -> Submit:
 
 
 class Portable:
-    """A function that any pickle takes."""
+    """A function that any pickle takes, and workers load which cannot import this module."""
 
     def __init__(self, func: Callable[[], Any]) -> None:
         self._func = func
 
-    def __reduce__(self) -> Any:
-        import cloudpickle
+    def __call__(self) -> Any:
+        return self._func()
 
+    def __reduce__(self) -> Any:
         return cloudpickle.loads, (cloudpickle.dumps(self._func),)
 
 
@@ -178,14 +183,14 @@ def how_logging_is() -> list[str]:
 
 def test_afterwards_the_worker_logs_as_before(shared: Any, tmp_path: Path) -> None:
     look = others(shared)
-    before = look(lambda: how_logging_is())  # noqa: PLW0108 - by value: workers cannot import this module
+    before = look(how_logging_is)
     with listening("work", logging.DEBUG), filed(tmp_path / "run.log"):
         pmap(says, range(3), backend=shared)
     if isinstance(shared, Client):  # the answer is sent before the worker has put away what it ran
         give_up = time.monotonic() + LONG
-        while look(lambda: how_logging_is()) != before and time.monotonic() < give_up:  # noqa: PLW0108
+        while look(how_logging_is) != before and time.monotonic() < give_up:
             time.sleep(0.01)
-    assert look(lambda: how_logging_is()) == before  # noqa: PLW0108
+    assert look(how_logging_is) == before
     assert look(lambda: [path for fd in os.listdir("/proc/self/fd") if str(tmp_path) in (path := target(fd))]) == []
 
 
@@ -289,7 +294,7 @@ def test_what_others_log_at_the_same_time_is_theirs(
         listening("work", logging.DEBUG) as seen,
         filed(tmp_path / "run.log"),
     ):
-        theirs = second.submit(lambda: log_beside_an_item(tmp_path))
+        theirs = second.submit(Portable(lambda: log_beside_an_item(tmp_path)))
         pmap(logs_among_others, [7], backend=client)
         is_enabled, got = theirs.result(LONG)
     assert seen.lines == ["debug 7", "info 7", "warning 7"]
