@@ -22,12 +22,13 @@ from anymap._engine.run import Run
 from anymap._engine.sources import Rows
 from anymap._executor import Executor
 from anymap._hints import keywords_checked
+from anymap._host import guarded
 from anymap._host.futures import InterruptibleFuture, Latch
 from anymap._host.handlers import held_back
 from anymap._map import pmap
 from anymap._plan.make import make_plan
 from anymap._plan.worker_options import WorkerOptions, worker_options
-from anymap._serialize import calls, exceptions
+from anymap._serialize import calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -315,7 +316,7 @@ def _check_chunksize(given: Any) -> None:
         return
     if hasattr(given, "__iter__"):
         raise TypeError(
-            f"the methods of a pool take one iterable, and {exceptions.safe_repr(given)} is given as chunksize: "
+            f"the methods of a pool take one iterable, and {guarded.short_repr(given)} is given as chunksize: "
             "for several use starmap(func, zip(a, b)), or pmap(func, a, b)"
         )
     settings.check("chunksize", "chunksize", given)

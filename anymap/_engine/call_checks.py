@@ -6,7 +6,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from anymap._serialize import exceptions
+from anymap._host import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ def check_call(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], n
     check_callable(func, f"{name}'s first argument")
     if _is_async(func):
         raise TypeError(
-            f"{name} cannot await, and {exceptions.safe_repr(func)} is a coroutine function: "
+            f"{name} cannot await, and {guarded.short_repr(func)} is a coroutine function: "
             "map a function that calls asyncio.run(...), or use asyncio.gather where it is called"
         )
     if not iterables:
@@ -36,7 +36,7 @@ def check_call(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], n
 def check_callable(value: Any, name: str) -> None:
     """Raise a ``TypeError`` if what an argument called ``name`` was given cannot be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function to call, not {exceptions.safe_repr(value)}")
+        raise TypeError(f"{name} must be a function to call, not {guarded.short_repr(value)}")
 
 
 def _is_async(func: Any) -> bool:
@@ -63,7 +63,7 @@ def hint_on_failure(exc: Exception, func: Callable[..., Any], row: Any, *, star:
     """Return what the caller of a map may have meant whose item failed in this way; ``None`` if that is not known."""
     if type(exc).__name__ == "BdbQuit" and type(exc).__module__ == "bdb":
         return "a debugger has no terminal in a worker: set ANYMAP_FORCE_BACKEND=serial to use breakpoint()"
-    if isinstance(exc, TypeError) and not star and isinstance(row, tuple | list) and _takes_it_spread(func, row):
+    if issubclass(type(exc), TypeError) and not star and isinstance(row, tuple | list) and _takes_it_spread(func, row):
         return (
             f"the function was called with one argument, a {type(row).__name__} of {len(row)}: "
             "pmap(func, *zip(*rows)) spreads rows over its arguments, as starmap does"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anymap._config.layers import portable
 from anymap._engine.callers import callers_level
 from anymap._errors import NotPicklable
-from anymap._host import live_messages, status_board, workspace
+from anymap._host import guarded, live_messages, status_board, workspace
 from anymap._propagate import item_environment
 from anymap._serialize import exceptions, object_table, packing
 from anymap._worker import heartbeat
@@ -218,7 +218,7 @@ def _load_each(opened: packing.Unpacked) -> tuple[list[Any], dict[int, Exception
         except Exception as exc:  # noqa: BLE001 - __setstate__ and the like are the user's
             values.append(None)
             errors[position] = exc
-            exc.add_note("anymap: raised here, while the item's result was being loaded")
+            guarded.add_note(exc, "anymap: raised here, while the item's result was being loaded")
     return values, errors
 
 

@@ -23,8 +23,8 @@ from anymap._engine.telemetry import rates
 from anymap._engine.telemetry.measures import Timings
 from anymap._engine.telemetry.router import MessageRouter
 from anymap._errors import ItemTimeout, WorkerLost
-from anymap._host import memory, status_board
-from anymap._serialize import exceptions, failures
+from anymap._host import guarded, memory, status_board
+from anymap._serialize import failures
 from anymap._worker.protocol import Answer
 from anymap.backends.base import ChunkLost
 
@@ -153,7 +153,7 @@ class Dispatcher:
         with self._lock:
             if self.broken is None:
                 if self._last_death is not None:
-                    exc.add_note(f"anymap: before that, {self._last_death}")
+                    guarded.add_note(exc, f"anymap: before that, {self._last_death}")
                 self.broken = exc
         self.stop_submitting()
         self._news()
@@ -202,7 +202,7 @@ class Dispatcher:
     def _submit(self, task: Task) -> Future[Answer]:
         future = self._backend.submit(task)
         if not isinstance(future, Future):
-            got = exceptions.safe_repr(future)
+            got = guarded.short_repr(future)
             raise TypeError(f"backend {self._backend.name!r} returned {got} from submit, and no Future")
         return future
 
@@ -227,7 +227,7 @@ class Dispatcher:
         if not isinstance(answer, Answer) or answer.slot != slot or answer.done > len(chunk):
             self.fail(
                 RuntimeError(
-                    f"backend {self._backend.name!r} gave a task an answer that is not its own: {exceptions.safe_repr(answer)}"
+                    f"backend {self._backend.name!r} gave a task an answer that is not its own: {guarded.short_repr(answer)}"
                 )
             )
             return
@@ -270,7 +270,7 @@ class Dispatcher:
     def _not_run(self, answer: Answer) -> Exception:
         assert self.codec is not None  # noqa: S101
         exc = self.codec.error(answer.broken)
-        exc.add_note(f"anymap: worker {answer.worker} could not run what it was sent")
+        guarded.add_note(exc, f"anymap: worker {answer.worker} could not run what it was sent")
         return exc
 
     def _enter_refusal(self, chunk: Chunk, slot: int, refused: Refused) -> None:

@@ -50,7 +50,7 @@ class Retry:
 
     def delay(self, exc: Exception, attempts: int) -> float | None:
         """Return after how many seconds to try again, ``attempts`` having failed; ``None``: not at all."""
-        if attempts > self.times or not isinstance(exc, self.on):
+        if attempts > self.times or not issubclass(type(exc), self.on):
             return None
         return float(self.backoff * 2 ** (attempts - 1) + random.uniform(0, self.jitter))  # noqa: S311
 

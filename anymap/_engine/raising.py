@@ -7,7 +7,8 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from anymap._errors import AnymapError
-from anymap._serialize.exceptions import FAILURE, users_part
+from anymap._host import guarded
+from anymap._serialize.exceptions import users_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +26,11 @@ def without_ours(exc: BaseException) -> BaseException:
     Where that is nowhere, nothing is left; but of what is none of this package's errors nor an item's, all is: it is to
     be reported.
     """
-    begin = users_part(exc.__traceback__)
-    is_meant = isinstance(exc, _MEANT) or not isinstance(exc, Exception) or hasattr(exc, FAILURE)
-    return exc.with_traceback(begin) if begin is not None or is_meant else exc
+    begin, kind = users_part(guarded.get(exc, "__traceback__")), type(exc)
+    is_meant = issubclass(kind, _MEANT) or not issubclass(kind, Exception) or guarded.mark_of(exc) is not None
+    if begin is not None or is_meant:
+        guarded.put(exc, "__traceback__", begin)
+    return exc
 
 
 def in_one_frame(func: Callable[P, R]) -> Callable[P, R]:

@@ -11,8 +11,8 @@ from anymap._engine.ordering import AsFinished, InOrder
 from anymap._engine.raising import without_ours
 from anymap._engine.run import TooManyFailures
 from anymap._errors import MapError
+from anymap._host import guarded
 from anymap._host.handlers import held_back
-from anymap._serialize import exceptions as _exceptions
 from anymap._serialize import failures as _failures
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class MapIterator(Generic[R_co]):
         return self._run.window
 
     def __repr__(self) -> str:
-        func, state = _exceptions.safe_repr(self._plan.func), ", closed" if self._closed else ""
+        func, state = guarded.short_repr(self._plan.func), ", closed" if self._closed else ""
         return f"<MapIterator of {func} on {self._plan.backend!r}{state}>"
 
     def __iter__(self) -> Self:

@@ -24,7 +24,7 @@ from anymap._engine.refusals import check_timeout, warn_of_forks
 from anymap._engine.supervisor import Supervisor
 from anymap._engine.telemetry.reporter import Reporter
 from anymap._engine.telemetry.standstill import Standstill
-from anymap._host import memory
+from anymap._host import guarded, memory
 from anymap._host.handlers import held_back, let_in
 from anymap._serialize import exceptions, failures
 
@@ -211,7 +211,7 @@ class Run:
             show_item=plan.show_items,
         )
         if (hint := hint_on_failure(exc, plan.func, row, star=plan.star)) is not None:
-            attached.add_note(f"anymap: {hint}")
+            guarded.add_note(attached, f"anymap: {hint}")
         return attached
 
     def _check(self, errors: dict[int, Exception]) -> None:
@@ -399,9 +399,7 @@ class Run:
             if error is None or isinstance(error, GeneratorExit):
                 logging.getLogger("anymap").warning(message, exc_info=exc)
             else:
-                error.add_note(
-                    f"anymap: after that, {message}: {exceptions.type_name(exc)}: {exceptions.safe_str(exc)}"
-                )
+                guarded.add_note(error, f"anymap: after that, {message}: {guarded.type_and_text(exc)}")
 
 
 _left_open: weakref.WeakSet[Run] = weakref.WeakSet()

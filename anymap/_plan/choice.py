@@ -11,9 +11,8 @@ from anymap._config.layers import NotPassedOn
 from anymap._engine.callers import callers_level
 from anymap._errors import BackendUnavailable, ConfigError, UnknownBackend, UnsupportedOption
 from anymap._hints import did_you_mean
-from anymap._host import cpus, green_threads
+from anymap._host import cpus, green_threads, guarded
 from anymap._plan import live
-from anymap._serialize import exceptions
 from anymap.backends import _registry
 from anymap.backends.base import Backend
 
@@ -106,7 +105,7 @@ def _made_as_said(config: Config, said: Value) -> Backend:
     except (UnknownBackend, ConfigError) as exc:
         raise ConfigError(f"{said.origin}: {exc}") from None
     except BackendUnavailable as exc:
-        exc.add_note(f"anymap: {said.origin} asks for this backend")
+        guarded.add_note(exc, f"anymap: {said.origin} asks for this backend")
         raise
 
 
@@ -124,7 +123,7 @@ def made(config: Config, backend: Any) -> Backend:
     if isinstance(backend, NotPassedOn):
         raise ConfigError(f"{backend.what} exists in its own process alone: name a backend for maps inside of maps")
     raise ConfigError(
-        f"backend must be a backend's name or an instance of one, not {exceptions.safe_repr(backend)}."
+        f"backend must be a backend's name or an instance of one, not {guarded.short_repr(backend)}."
         f"{live.what_to_give_instead(backend)}"
     )
 

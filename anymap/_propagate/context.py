@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from anymap._errors import ConfigError, NotPicklable
+from anymap._host import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ def pack(travelling: Values) -> bytes:
         try:
             by_value.dumps(value)
         except Exception as exc:
-            message = f"the context variable {name!r} cannot be sent to other processes: {type(exc).__name__}: {exc}"
+            message = f"the context variable {name!r} cannot be sent to other processes: {type(exc).__name__}: {guarded.text(exc)}"
             raise NotPicklable(message) from exc
     return by_value.dumps(travelling)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import reprlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._errors import RemoteError
-from anymap._host import handlers
+from anymap._host import guarded, handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from anymap._serialize.tracebacks import Entry
 
-FAILURE = "__anymap_failure__"
-"""The attribute by which an exception that has been through a map knows its item."""
 _LONGEST_CHAIN = 50
 """So many causes of an exception are rebuilt; what is beyond them is shown as text."""
 
@@ -50,29 +47,30 @@ class WorkerTraceback(Exception):  # noqa: N818 - never raised: it only shows te
 def encode(exc: BaseException, dumps: Callable[[Any], bytes]) -> Encoded:
     """Turn ``exc`` into plain data. Proves here that what is sent can be rebuilt there."""
     # Where it comes from a map inside this one, its item there is not what failed here, and may be large.
-    inner = exc.__dict__.pop(FAILURE, None)
+    inner = guarded.unmark(exc)
     try:
         encoded = _encode(exc, dumps, {id(exc)})
     finally:
         if inner is not None:
-            setattr(exc, FAILURE, inner)
-    return encoded._replace(traceback=format_traceback(exc))
+            guarded.mark(exc, inner)
+    return encoded._replace(traceback=guarded.traceback(exc))
 
 
 def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded:
     from anymap._serialize import tracebacks  # noqa: PLC0415 - each worker imports this module, and few of them see an error
 
-    members: tuple[BaseException, ...] = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+    is_group = issubclass(type(exc), BaseExceptionGroup)
+    members = guarded.message_and_members(exc)[1] if is_group else ()  # type: ignore[arg-type]
     return Encoded(
-        type_name=type_name(exc),
-        message=safe_str(exc),
-        traceback=format_traceback(exc, chain=False),
-        entries=tracebacks.take_apart(exc.__traceback__),
+        type_name=guarded.type_name(exc),
+        message=guarded.text(exc),
+        traceback=guarded.traceback(exc, chain=False),
+        entries=tracebacks.take_apart(guarded.get(exc, "__traceback__")),
         pickled=_provably(exc, dumps),
-        cause=_encode_linked(exc.__cause__, dumps, seen),
-        context=_encode_linked(exc.__context__, dumps, seen),
-        suppress_context=exc.__suppress_context__,
-        notes=tuple(str(note) for note in getattr(exc, "__notes__", ())),
+        cause=_encode_linked(guarded.get(exc, "__cause__"), dumps, seen),
+        context=_encode_linked(guarded.get(exc, "__context__"), dumps, seen),
+        suppress_context=guarded.get(exc, "__suppress_context__"),
+        notes=tuple(guarded.notes(exc)),
         members=tuple(_encode(member, dumps, seen) for member in members),
     )
 
@@ -81,16 +79,17 @@ def _encode_linked(exc: BaseException | None, dumps: Callable[[Any], bytes], see
     if exc is None or id(exc) in seen:
         return None
     if len(seen) > _LONGEST_CHAIN:
-        return _encode(WorkerTraceback(format_traceback(exc)), dumps, seen)
+        return _encode(WorkerTraceback(guarded.traceback(exc)), dumps, seen)
     seen.add(id(exc))
     return _encode(exc, dumps, seen)
 
 
 def _provably(exc: BaseException, dumps: Callable[[Any], bytes]) -> bytes | None:
     """Pickle ``exc`` and load it again: a class with a constructor of its own often pickles and cannot be loaded."""
-    if not isinstance(exc, Exception):
+    kind = type(exc)
+    if not issubclass(kind, Exception):
         return None
-    for pickled_form in (exc, Parts(type(exc), exc.args, dict(exc.__dict__))):
+    for pickled_form in (exc, Parts(kind, guarded.get(exc, "args"), dict(guarded.attributes(exc)))):
         try:
             pickled = dumps(pickled_form)
             if type(_load(pickled)) is type(exc):
@@ -109,8 +108,8 @@ class Parts(NamedTuple):
 
     def exception(self) -> Exception:
         exc = self.kind.__new__(self.kind, *self.args)
-        exc.args = self.args
-        exc.__dict__.update(self.attributes)
+        guarded.put(exc, "args", self.args)
+        guarded.attributes(exc).update(self.attributes)
         return exc
 
 
@@ -123,15 +122,16 @@ def decode(encoded: Encoded) -> Exception:
     """Rebuild what :func:`encode` took apart, with the tracebacks that it had in the worker."""
     from anymap._serialize import tracebacks  # noqa: PLC0415 - as in _encode
 
-    exc = _rebuild(encoded).with_traceback(tracebacks.put_together(encoded.entries))
+    exc = _rebuild(encoded)
+    guarded.put(exc, "__traceback__", tracebacks.put_together(encoded.entries))
     if encoded.cause is not None:
-        exc.__cause__ = decode(encoded.cause)
+        guarded.put(exc, "__cause__", decode(encoded.cause))
     if encoded.context is not None and encoded.context != encoded.cause:
-        exc.__context__ = decode(encoded.context)
-    exc.__suppress_context__ = encoded.suppress_context
-    if encoded.notes and not getattr(exc, "__notes__", None):
+        guarded.put(exc, "__context__", decode(encoded.context))
+    guarded.put(exc, "__suppress_context__", encoded.suppress_context)
+    if not guarded.notes(exc):
         for note in encoded.notes:
-            exc.add_note(note)
+            guarded.add_note(exc, note)
     return exc
 
 
@@ -143,7 +143,8 @@ def _rebuild(encoded: Encoded) -> Exception:
             exc = None
         if isinstance(exc, Exception):
             # Where tblib is installed it comes with its chain, which we rebuild ourselves.
-            exc.__cause__ = exc.__context__ = None
+            guarded.put(exc, "__cause__", None)
+            guarded.put(exc, "__context__", None)
             return exc
     if encoded.members:
         return ExceptionGroup(encoded.message, [decode(member) for member in encoded.members])
@@ -154,9 +155,9 @@ def _rebuild(encoded: Encoded) -> Exception:
 
 def as_exception(exc: BaseException) -> Exception:
     """Return ``exc``, or an ``Exception`` that says what it was: an item must not end the caller's program."""
-    if isinstance(exc, Exception):
-        return exc
-    stand_in = RemoteError(type_name(exc), safe_str(exc), format_traceback(exc))
+    if issubclass(type(exc), Exception):
+        return exc  # type: ignore[return-value]
+    stand_in = RemoteError(guarded.type_name(exc), guarded.text(exc), guarded.traceback(exc))
     stand_in.__cause__ = exc
     return stand_in
 
@@ -170,7 +171,7 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
 
 def raised_by_handler(exc: BaseException) -> bool:
     """Tell whether a signal handler raised ``exc`` while code of this package ran, and none of the caller's in it."""
-    traceback, last = exc.__traceback__, None
+    traceback, last = guarded.get(exc, "__traceback__"), None
     while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
         last, traceback = traceback, traceback.tb_next
     return last is not None and last.tb_frame.f_code in handlers.CALLERS
@@ -182,33 +183,3 @@ def _is_ours(module: object) -> bool:
 
 
 _USERS = ("anymap._cli", "anymap.testing")
-
-
-def format_traceback(exc: BaseException, *, chain: bool = True) -> str:
-    import traceback  # noqa: PLC0415 - each worker imports this module, and few of them see an error
-
-    return "".join(traceback.format_exception(exc, chain=chain))
-
-
-def safe_repr(value: object) -> str:
-    """Return a short ``repr`` that never raises."""
-    try:
-        return _short.repr(value)
-    except Exception as exc:  # noqa: BLE001 - __repr__ is the user's
-        return f"<{type(value).__qualname__}: its repr raised {type(exc).__qualname__}>"
-
-
-def safe_str(exc: BaseException) -> str:
-    try:
-        return exc.message if isinstance(exc, BaseExceptionGroup) else str(exc)
-    except Exception as raised:  # noqa: BLE001 - __str__ is the user's
-        return f"<its text raised {type(raised).__qualname__}>"
-
-
-def type_name(exc: BaseException) -> str:
-    kind = type(exc)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80

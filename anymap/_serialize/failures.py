@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._errors import RemoteError
-from anymap._serialize.exceptions import FAILURE, Parts, format_traceback, safe_repr, safe_str, type_name
+from anymap._host import guarded
+from anymap._serialize.exceptions import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,20 +61,20 @@ def attach(
     Of an exception that already belongs to another item a copy is made: a function may raise one object many times.
     One that comes out of a map inside this one, which is at ``depth``, keeps its note of the item there.
     """
-    mark: _Mark | None = getattr(exc, FAILURE, None)
+    mark: _Mark | None = guarded.mark_of(exc)
     if mark is not None and mark.depth <= depth:
         exc = _copy(exc)
-    text = format_traceback(exc)
-    setattr(exc, FAILURE, _Mark(Failure(index, item, exc, text, attempts, seconds, worker, output), depth))
+    text = guarded.traceback(exc)
+    guarded.mark(exc, _Mark(Failure(index, item, exc, text, attempts, seconds, worker, output), depth))
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     where = f"after {tries} in worker {worker}" if worker else "before it was sent to a worker"
-    exc.add_note(f"anymap: {item_name(index, item, shown=show_item)} failed {where}")
+    guarded.add_note(exc, f"anymap: {item_name(index, item, shown=show_item)} failed {where}")
     return exc
 
 
 def item_name(index: int, item: object, *, shown: bool) -> str:
     """Return what messages call an item; ``shown``: with its ``repr``."""
-    return f"item {index} ({safe_repr(item)})" if shown else f"item {index}"
+    return f"item {index} ({guarded.short_repr(item)})" if shown else f"item {index}"
 
 
 def first_of(failures: Sequence[Failure], *, show_items: bool) -> str:
@@ -87,7 +88,7 @@ def first_of(failures: Sequence[Failure], *, show_items: bool) -> str:
 
 def in_short(exc: Exception) -> str:
     """Return the name of an exception's class and the begin of its text, in a line."""
-    text = " ".join(safe_str(exc).split())
+    text = " ".join(guarded.text(exc).split())
     text = f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
@@ -103,10 +104,12 @@ def _copy(exc: Exception) -> Exception:
     if type(twin) is type(exc):
         # The copy shares what the original holds (its very dictionary, where tblib does the copying); its notes and its
         # item must be its own.
-        twin.__dict__ = {name: value for name, value in exc.__dict__.items() if name != FAILURE}
-        twin.__notes__ = [note for note in getattr(exc, "__notes__", ()) if not note.startswith("anymap: item ")]
-    twin.__traceback__, twin.__cause__, twin.__context__ = exc.__traceback__, exc.__cause__, exc.__context__
-    twin.__suppress_context__ = exc.__suppress_context__
+        guarded.put(twin, "__dict__", dict(guarded.attributes(exc)))
+        guarded.unmark(twin)
+        kept = [note for note in guarded.notes(exc) if not note.startswith("anymap: item ")]
+        guarded.attributes(twin)["__notes__"] = kept
+    for field in ("__traceback__", "__cause__", "__context__", "__suppress_context__"):
+        guarded.put(twin, field, guarded.get(exc, field))
     return twin
 
 
@@ -118,11 +121,11 @@ def _twin(exc: Exception) -> Exception:
             continue
         if type(twin) is type(exc):
             return twin
-    return RemoteError(type_name(exc), safe_str(exc), format_traceback(exc))
+    return RemoteError(guarded.type_name(exc), guarded.text(exc), guarded.traceback(exc))
 
 
 def _put_together(exc: Exception) -> Exception:
-    return Parts(type(exc), exc.args, exc.__dict__).exception()
+    return Parts(type(exc), guarded.get(exc, "args"), guarded.attributes(exc)).exception()
 
 
 def failure(exc: BaseException) -> Failure | None:
@@ -137,6 +140,6 @@ def failure(exc: BaseException) -> Failure | None:
     0
     """
     if not isinstance(exc, BaseException):
-        raise TypeError(f"failure() takes an exception, not {safe_repr(exc)}")
-    mark: _Mark | None = getattr(exc, FAILURE, None)
+        raise TypeError(f"failure() takes an exception, not {guarded.short_repr(exc)}")
+    mark: _Mark | None = guarded.mark_of(exc)
     return None if mark is None else mark.failure

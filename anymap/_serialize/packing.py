@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from anymap._errors import NotPicklable
-from anymap._host import by_value
+from anymap._host import by_value, guarded
 from anymap._host import spill as _spool
 from anymap._serialize.importable import is_importable
 from anymap._serialize.object_table import PLAIN, Blob, ObjectTable
@@ -168,7 +168,7 @@ def _pack_each(
         except MemoryError:
             raise
         except Exception as exc:  # noqa: BLE001 - __reduce__ is the user's code and may raise anything
-            refused[position] = NotPicklable(f"{describe_fault(value)}: {exc}")
+            refused[position] = NotPicklable(f"{describe_fault(value)}: {guarded.text(exc)}")
             refused[position].__cause__ = exc
             pieces[marks[-1] :] = [_NONE]
             del buffers[known:]

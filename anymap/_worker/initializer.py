@@ -6,7 +6,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anymap._host import forks
+from anymap._host import forks, guarded
 from anymap._serialize.share import Shared, share
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Initializer:
         try:
             self._call.get()()
         except Exception as exc:
-            exc.add_note("anymap: raised by the initializer, before the item")
+            guarded.add_note(exc, "anymap: raised by the initializer, before the item")
             raise
         _here.prepared_by = self._call.key
 

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._host import forks, handlers, status_board
+from anymap._host import forks, guarded, handlers, status_board
 from anymap._serialize import exceptions
 from anymap._worker.context import task_context
 
@@ -77,10 +77,10 @@ def _run_each(task: TaskData, func: Callable[..., Any], rows: Any, board: status
                 _let_interrupts_pass(exc, spec)
                 values.append(None)
                 goes_on = watch.look()
-                exc.__traceback__ = exceptions.users_part(exc.__traceback__)
+                guarded.put(exc, "__traceback__", exceptions.users_part(guarded.get(exc, "__traceback__")))
                 failures.append((len(values) - 1, exc, watch.latest))
                 # What there is no memory for here may find some elsewhere.
-                if len(failures) > may_fail or isinstance(exc, MemoryError):
+                if len(failures) > may_fail or issubclass(type(exc), MemoryError):
                     break
     finally:
         watch.close()
@@ -345,5 +345,5 @@ def _call_some_on_board(
 
 def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
     # In the caller's own thread it is the caller's Ctrl-C, not the item's error; so is what comes between two items.
-    if spec.inline and (isinstance(exc, KeyboardInterrupt) or exceptions.raised_by_handler(exc)):
+    if spec.inline and (issubclass(type(exc), KeyboardInterrupt) or exceptions.raised_by_handler(exc)):
         raise exc

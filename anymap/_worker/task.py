@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from anymap._errors import OUT_OF_MEMORY
-from anymap._host import status_board
+from anymap._host import guarded, status_board
 from anymap._serialize import exceptions, packing
 from anymap._worker import maps, protocol
 from anymap._worker.context import entered, task_context
@@ -127,7 +127,8 @@ def run(task: Task) -> Answer:
             with spec.environment.over(taken):
                 return _with_extras(_answer_or_end(task, maps.find(task)), taken)
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
-        exc.__traceback__ = exceptions.users_part(exc.__traceback__) or exc.__traceback__
+        traceback = guarded.get(exc, "__traceback__")
+        guarded.put(exc, "__traceback__", exceptions.users_part(traceback) or traceback)
         broken = exceptions.encode(exc, cloudpickle_dumps)
         return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
 

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from anymap._errors import ConfigError
+from anymap._host import guarded
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -30,7 +31,7 @@ def make(name: str) -> Sink:
     try:
         sink: Any = point.load()()
     except Exception as exc:
-        raise _broken(point, f"cannot be made: {type(exc).__name__}: {exc}") from exc
+        raise _broken(point, f"cannot be made: {type(exc).__name__}: {guarded.text(exc)}") from exc
     if not callable(sink):
         raise _broken(point, f"is no callable that takes an event, but {sink!r}")
     return sink  # type: ignore[no-any-return]

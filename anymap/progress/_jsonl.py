@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, get_args
 
 from anymap._errors import ConfigError
+from anymap._host import guarded
 from anymap.progress.events import Event, Finished, LogRecord, Started
 
 if TYPE_CHECKING:
@@ -87,5 +88,5 @@ def _fields(event: Event) -> Iterator[tuple[str, Any]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseException):
-        return {"type": type(value).__qualname__, "message": str(value)}
+        return {"type": type(value).__qualname__, "message": guarded.text(value)}
     return dict(value) if hasattr(value, "keys") else str(value)
