@@ -90,6 +90,11 @@ class Shadows(Exception):  # noqa: N818
     __suppress_context__ = __dict__ = property(refuse)  # type: ignore[assignment]
 
 
+class NeverCompared(Exception):  # noqa: N818
+    __eq__ = __bool__ = __len__ = refuse  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
 class OddGroup(ExceptionGroup[Exception]):
     message = exceptions = property(refuse)  # type: ignore[assignment]
 
@@ -111,6 +116,7 @@ ODD: dict[str, Callable[[], Exception]] = {
     "a text of a class of its own": HasOddText,
     "no attribute can be read": AnswersNothing,
     "other things in the place of fields": Shadows,
+    "neither true nor equal nor hashable": NeverCompared,
     "a group that tells no members": lambda: OddGroup("text", [ValueError("a")]),
 }
 

@@ -35,8 +35,13 @@ def attributes(exc: BaseException) -> dict[str, Any]:
     return found
 
 
-def message_and_members(group: BaseExceptionGroup[Any]) -> tuple[str, tuple[BaseException, ...]]:
-    return _OF_GROUPS["message"].__get__(group), _OF_GROUPS["exceptions"].__get__(group)
+def is_group(exc: object) -> bool:
+    return issubclass(type(exc), BaseExceptionGroup)
+
+
+def members(exc: BaseException) -> tuple[BaseException, ...]:
+    """Return the exceptions of a group; none of any other."""
+    return _OF_GROUPS["exceptions"].__get__(exc) if is_group(exc) else ()
 
 
 def notes(exc: BaseException) -> list[str]:
@@ -78,7 +83,7 @@ def text(value: object) -> str:
     """Return what ``str`` does; of a group, its message."""
     try:
         # A subclass of str may be of the user's, too, and unknown where the text arrives.
-        return str.__str__(message_and_members(value)[0] if isinstance(value, BaseExceptionGroup) else str(value))
+        return str.__str__(_OF_GROUPS["message"].__get__(value) if is_group(value) else str(value))
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # noqa: BLE001 - __str__ is the user's

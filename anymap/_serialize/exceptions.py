@@ -59,19 +59,19 @@ def encode(exc: BaseException, dumps: Callable[[Any], bytes]) -> Encoded:
 def _encode(exc: BaseException, dumps: Callable[[Any], bytes], seen: set[int]) -> Encoded:
     from anymap._serialize import tracebacks  # noqa: PLC0415 - each worker imports this module, and few of them see an error
 
-    is_group = issubclass(type(exc), BaseExceptionGroup)
-    members = guarded.message_and_members(exc)[1] if is_group else ()  # type: ignore[arg-type]
+    cause, context = guarded.get(exc, "__cause__"), guarded.get(exc, "__context__")
+    encoded_cause = _encode_linked(cause, dumps, seen)
     return Encoded(
         type_name=guarded.type_name(exc),
         message=guarded.text(exc),
         traceback=guarded.traceback(exc, chain=False),
         entries=tracebacks.take_apart(guarded.get(exc, "__traceback__")),
         pickled=_provably(exc, dumps),
-        cause=_encode_linked(guarded.get(exc, "__cause__"), dumps, seen),
-        context=_encode_linked(guarded.get(exc, "__context__"), dumps, seen),
+        cause=encoded_cause,
+        context=encoded_cause if context is cause else _encode_linked(context, dumps, seen),
         suppress_context=guarded.get(exc, "__suppress_context__"),
         notes=tuple(guarded.notes(exc)),
-        members=tuple(_encode(member, dumps, seen) for member in members),
+        members=tuple(_encode(member, dumps, seen) for member in guarded.members(exc)),
     )
 
 
@@ -85,69 +85,49 @@ def _encode_linked(exc: BaseException | None, dumps: Callable[[Any], bytes], see
 
 
 def _provably(exc: BaseException, dumps: Callable[[Any], bytes]) -> bytes | None:
-    """Pickle ``exc`` and load it again: a class with a constructor of its own often pickles and cannot be loaded."""
-    kind = type(exc)
-    if not issubclass(kind, Exception):
+    """Pickle ``exc`` and load it again: what it holds may pickle and not be loaded."""
+    if not issubclass(type(exc), Exception):
         return None
-    for pickled_form in (exc, Parts(kind, guarded.get(exc, "args"), dict(guarded.attributes(exc)))):
-        try:
-            pickled = dumps(pickled_form)
-            if type(_load(pickled)) is type(exc):
-                return pickled
-        except Exception:  # noqa: BLE001, S112 - the user's own reducers and constructors run here
-            continue
-    return None
-
-
-class Parts(NamedTuple):
-    """An exception to be put together without its constructor, whose arguments are not known."""
-
-    kind: type[Exception]
-    args: tuple[Any, ...]
-    attributes: dict[str, Any]
-
-    def exception(self) -> Exception:
-        exc = self.kind.__new__(self.kind, *self.args)
-        guarded.put(exc, "args", self.args)
-        guarded.attributes(exc).update(self.attributes)
-        return exc
-
-
-def _load(pickled: bytes) -> Any:
-    loaded = pickle.loads(pickled)
-    return loaded.exception() if isinstance(loaded, Parts) else loaded
+    try:
+        pickled = dumps(exc)
+        return pickled if type(pickle.loads(pickled)) is type(exc) else None
+    except Exception:  # noqa: BLE001 - the user's own reducers and constructors run here
+        return None
 
 
 def decode(encoded: Encoded) -> Exception:
     """Rebuild what :func:`encode` took apart, with the tracebacks that it had in the worker."""
+    exc = _rebuild(encoded)
+    _restore(exc, encoded)
+    return exc
+
+
+def _restore(exc: BaseException, encoded: Encoded) -> None:
+    """Give an exception what is not pickled with it."""
     from anymap._serialize import tracebacks  # noqa: PLC0415 - as in _encode
 
-    exc = _rebuild(encoded)
     guarded.put(exc, "__traceback__", tracebacks.put_together(encoded.entries))
-    if encoded.cause is not None:
-        guarded.put(exc, "__cause__", decode(encoded.cause))
-    if encoded.context is not None and encoded.context != encoded.cause:
-        guarded.put(exc, "__context__", decode(encoded.context))
+    cause = encoded.cause and decode(encoded.cause)
+    guarded.put(exc, "__cause__", cause)
+    same = encoded.context is encoded.cause
+    guarded.put(exc, "__context__", cause if same else encoded.context and decode(encoded.context))
     guarded.put(exc, "__suppress_context__", encoded.suppress_context)
-    if not guarded.notes(exc):
-        for note in encoded.notes:
-            guarded.add_note(exc, note)
-    return exc
+    if guarded.notes(exc) != list(encoded.notes):
+        guarded.attributes(exc)["__notes__"] = list(encoded.notes)
+    for member, each in zip(guarded.members(exc), encoded.members, strict=False):
+        _restore(member, each)
 
 
 def _rebuild(encoded: Encoded) -> Exception:
     if encoded.pickled is not None:
         try:
-            exc = _load(encoded.pickled)
+            exc = pickle.loads(encoded.pickled)
         except Exception:  # noqa: BLE001 - it could be loaded there; here something it needs is missing
             exc = None
         if isinstance(exc, Exception):
-            # Where tblib is installed it comes with its chain, which we rebuild ourselves.
-            guarded.put(exc, "__cause__", None)
-            guarded.put(exc, "__context__", None)
             return exc
     if encoded.members:
-        return ExceptionGroup(encoded.message, [decode(member) for member in encoded.members])
+        return ExceptionGroup(encoded.message, [_rebuild(member) for member in encoded.members])
     from anymap._serialize import tracebacks  # noqa: PLC0415 - as in _encode
 
     return RemoteError(encoded.type_name, encoded.message, tracebacks.with_source(encoded.traceback))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._errors import RemoteError
 from anymap._host import guarded
-from anymap._serialize.exceptions import Parts
+from anymap._serialize import exception_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,10 +99,13 @@ _LONGEST = 100
 
 
 def _copy(exc: Exception) -> Exception:
-    twin = _twin(exc)
-    if type(twin) is type(exc):
-        # The copy shares what the original holds (its very dictionary, where tblib does the copying); its notes and its
-        # item must be its own.
+    try:
+        twin: Exception = exception_parts.copy(exc)
+    except Exception:  # noqa: BLE001 - the user's own reducers run here
+        twin = RemoteError(guarded.type_name(exc), guarded.text(exc), guarded.traceback(exc))
+    else:
+        # The copy shares what the original holds, which a reducer may have handed over as it is; its notes and its item must
+        # be its own.
         guarded.put(twin, "__dict__", dict(guarded.attributes(exc)))
         guarded.unmark(twin)
         kept = [note for note in guarded.notes(exc) if not note.startswith("anymap: item ")]
@@ -111,21 +113,6 @@ def _copy(exc: Exception) -> Exception:
     for field in ("__traceback__", "__cause__", "__context__", "__suppress_context__"):
         guarded.put(twin, field, guarded.get(exc, field))
     return twin
-
-
-def _twin(exc: Exception) -> Exception:
-    for make in (copy.copy, _put_together):
-        try:
-            twin = make(exc)
-        except Exception:  # noqa: BLE001, S112 - the user's own reducers and constructors run here
-            continue
-        if type(twin) is type(exc):
-            return twin
-    return RemoteError(guarded.type_name(exc), guarded.text(exc), guarded.traceback(exc))
-
-
-def _put_together(exc: Exception) -> Exception:
-    return Parts(type(exc), guarded.get(exc, "args"), guarded.attributes(exc)).exception()
 
 
 def failure(exc: BaseException) -> Failure | None:

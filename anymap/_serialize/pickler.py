@@ -24,7 +24,7 @@ from cloudpickle.cloudpickle import (
 )
 
 from anymap._host import by_value
-from anymap._serialize import classes, object_table, rebuilt, stand_ins
+from anymap._serialize import classes, exception_parts, object_table, rebuilt, stand_ins
 from anymap._serialize import importable as _importable
 from anymap._serialize.calls import Call
 from anymap._serialize.object_table import Blob, Entry, Reduced
@@ -142,6 +142,8 @@ class Pickler(by_value.Pickler):
         return self._reduce_instance(obj, kind)
 
     def _reduce_instance(self, obj: Any, kind: type) -> Any:
+        if issubclass(kind, BaseException):
+            return exception_parts.reduce(obj)
         if isinstance(obj, enum.Enum) and id(kind) in self._enums:
             return classes.make_member, *classes.member_parts(obj)
         if isinstance(obj, functools._lru_cache_wrapper):

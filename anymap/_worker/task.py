@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from anymap._errors import OUT_OF_MEMORY
-from anymap._host import guarded, status_board
-from anymap._serialize import exceptions, packing
+from anymap._host import by_value, guarded, status_board
+from anymap._serialize import exception_parts, exceptions, packing
 from anymap._worker import maps, protocol
 from anymap._worker.context import entered, task_context
 from anymap._worker.items import run_rows
@@ -129,7 +129,7 @@ def run(task: Task) -> Answer:
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         traceback = guarded.get(exc, "__traceback__")
         guarded.put(exc, "__traceback__", exceptions.users_part(traceback) or traceback)
-        broken = exceptions.encode(exc, cloudpickle_dumps)
+        broken = exceptions.encode(exc, _dumps_in_parts)
         return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
 
 
@@ -245,7 +245,5 @@ def _blame(what: str, exc: Exception) -> Exception:
     return renamed
 
 
-def cloudpickle_dumps(value: Any) -> bytes:
-    from anymap._host import by_value  # noqa: PLC0415 - only wanted when something went wrong
-
-    return by_value.dumps(value)
+def _dumps_in_parts(exc: BaseException) -> bytes:
+    return by_value.dumps(exception_parts.InParts(exc))
