@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from anymap._engine.raising import in_one_frame
-from anymap._engine.results import MapIterator, collect
-from anymap._engine.run import Run
-from anymap._engine.sources import source_of
+from anymap._engine.results import MapIterator, collect, iterate, run_of
+from anymap._engine.sources import rows_of
 from anymap._hints import unexpected
 from anymap._host.handlers import held_back
 from anymap._plan.make import make_plan
@@ -281,5 +280,5 @@ def pmap(  # noqa: D417 - unknown keywords are refused
 
 def _map(func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: dict[str, Any]) -> Any:
     plan = make_plan(func, iterables, **options)
-    run = Run(plan, source_of(iterables, plan))
-    return MapIterator(run, plan) if plan.lazy else collect(run, plan)
+    run = run_of(plan, rows_of(iterables, plan))
+    return iterate(run, plan) if plan.lazy else collect(run, plan)

@@ -17,9 +17,7 @@ from anymap._config import settings
 from anymap._config.values import block_progress
 from anymap._engine.call_checks import check_call, check_callable
 from anymap._engine.raising import in_one_frame
-from anymap._engine.results import MapIterator, collect
-from anymap._engine.run import Run
-from anymap._engine.sources import Rows
+from anymap._engine.results import collect, iterate, run_of
 from anymap._executor import Executor
 from anymap._hints import keywords_checked
 from anymap._host import guarded
@@ -35,7 +33,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
+    from anymap._engine.inline import Inline
     from anymap._engine.plan import Plan
+    from anymap._engine.run import Run
     from anymap._plan.live import Engine
     from anymap.backends.base import Backend
     from anymap.progress import ProgressOption
@@ -107,7 +107,7 @@ class Pool:
         self._progress = block_progress(progress, desc, total, "Pool()")
         self._executor = _Executor(self._options)
         self._is_running = True
-        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[Run | Inline] = weakref.WeakSet()
         self._unfinished: set[_Results[Any]] = set()
 
     @property
@@ -139,7 +139,7 @@ class Pool:
         if callback is None:
             return collect(*self._begin(func, iterable, chunksize))
         results: list[R] = []
-        with MapIterator[R](*self._begin(func, iterable, chunksize, lazy=True)) as arriving:
+        with iterate(*self._begin(func, iterable, chunksize, lazy=True)) as arriving:
             for result in arriving:
                 callback(result)
                 results.append(result)
@@ -273,7 +273,7 @@ class Pool:
         *,
         star: bool = False,
         **how: Any,
-    ) -> tuple[Run, Plan]:
+    ) -> tuple[Run | Inline, Plan]:
         self._check_running()
         _check_chunksize(chunksize)
         defaults: dict[str, Any] = pmap.__kwdefaults__ or {}
@@ -282,7 +282,7 @@ class Pool:
         plan = make_plan(func, (iterable,), **{**defaults, **where, **meaning, "chunksize": chunksize})
         self._options.limit_tasks(plan)
         plan = replace(plan, func=self._options.prepared(plan.func), star=star)
-        run = Run(plan, Rows(iter(iterable), prompt=plan.prompt))
+        run = run_of(plan, iter(iterable))
         self._runs.add(run)
         return run, plan
 
@@ -388,7 +388,7 @@ class _Executor(Executor):
 class _Results(Generic[R]):
     """The results of a lazy map, errors where they belong."""
 
-    def __init__(self, run: Run, unfinished: set[_Results[Any]]) -> None:
+    def __init__(self, run: Run | Inline, unfinished: set[_Results[Any]]) -> None:
         self._run = run
         self._batches = run.batches()
         self._ready: deque[tuple[Any, BaseException | None]] = deque()

@@ -8,16 +8,18 @@ import os
 import threading
 import time
 from collections import deque
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from anymap._engine.inline import Inline
 from anymap._engine.run import Run
 from anymap._engine.sources import Listed, QueueSource
 from anymap._engine.supervisor import note_as_here
 from anymap._host import forks, leaving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
     from anymap._engine.ordering import Batch
@@ -73,8 +75,15 @@ class Service(abc.ABC):
 
     def __init__(self, plan: Plan, source: QueueSource | Listed, family: Services) -> None:
         leaving.finish_first(_leave)
-        self._run = Run(plan, source)
         self._source = source
+        self._run: Run | Inline
+        self._wake: Callable[[], object]
+        if plan.backend.traits.inline:
+            news: SimpleQueue[None] = SimpleQueue()
+            self._run, self._wake = Inline(plan, source.rows(news.get)), partial(news.put, None)
+        else:
+            run = Run(plan, source)
+            self._run, self._wake = run, run.wake
         self._family = family
         self._backend = plan.backend
         self._process = os.getpid()
@@ -123,6 +132,7 @@ class Service(abc.ABC):
         if os.getpid() == self._process:
             self._source.cancel()
             self._run.fail(concurrent.futures.CancelledError())
+            self.close()
 
     def join(self) -> None:
         if self._thread is not threading.current_thread() and os.getpid() == self._process:
@@ -168,13 +178,13 @@ class CallService(Service):
             if self._ended:
                 return False
             self._feed.put(future, call)
-        self._run.wake()
+        self._wake()
         return True
 
     def close(self) -> None:
         if os.getpid() == self._process:
             self._feed.close()
-            self._run.wake()
+            self._wake()
 
     def _hand_out(self, batch: Batch) -> None:
         self._feed.settle(batch)

@@ -78,7 +78,6 @@ def task_of(func: Callable[[Any], Any], *rows: Any) -> Task:
         spool=None,
         parent=0,
         shares_memory=False,
-        inline=False,
         inherited=Inherited(),
     )
     return Task(spec, packing.spill(packed, None), len(rows), 0, None, dict(classes.blobs))

@@ -78,7 +78,6 @@ class Bench:
             spool=None,  # what is large goes through the pool's own pipes
             parent=os.getpid(),
             shares_memory=False,
-            inline=False,
             inherited=Inherited(),
         )
 

@@ -236,10 +236,10 @@ def test_an_answer_to_another_task_ends_the_map_instead_of_being_believed() -> N
         pmap(abs, range(20), backend=Gate(2, pilot=mixed_up), chunksize=1)
 
 
-def test_a_backend_that_is_not_inline_though_it_says_so_ends_the_map() -> None:
+def test_the_items_of_an_inline_backend_are_run_by_the_engine_itself() -> None:
     gate = Gate(1, traits=Traits(shares_memory=True, inline=True))
-    with pytest.raises(RuntimeError, match="backend 'gate' is declared inline"):
-        pmap(abs, range(3), backend=gate)
+    assert pmap(lambda _: threading.get_ident(), range(2), backend=gate) == [threading.get_ident()] * 2
+    assert (gate.held, gate.closed) == ([], [False])
 
 
 def test_the_first_error_stops_the_map_and_the_rest_is_given_up() -> None:

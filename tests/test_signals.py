@@ -221,6 +221,9 @@ def test_one_that_comes_between_two_items_is_not_the_outcome_of_either() -> None
         with pytest.raises(Interrupt) as caught:
             pmap(signal.raise_signal, [signal.SIGUSR1] * 3, backend="serial", on_error=on_error)
         assert anymap.failure(caught.value) is None
+        with pytest.raises(Interrupt) as caught:
+            list(pmap(signal.raise_signal, [signal.SIGUSR1] * 3, backend="serial", on_error=on_error, lazy=True))
+        assert anymap.failure(caught.value) is None
 
 
 def test_one_that_comes_inside_an_item_is_the_outcome_of_the_item() -> None:

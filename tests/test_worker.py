@@ -56,7 +56,6 @@ def run(func: Callable[..., Any], rows: Any, board: Board, **how: Any) -> Any:
         spool=None,
         parent=0,
         shares_memory=how["shares_memory"],
-        inline=False,
         inherited=Inherited(1, "serial", None, 1, {}),
     )
     task = Task(spec, rows, len(rows), board.take(), how["budget"], {}, may_fail=how["may_fail"])

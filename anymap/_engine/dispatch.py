@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anymap._engine import sizing
 from anymap._engine.codec import Refused
 from anymap._engine.ledger import Ledger
+from anymap._engine.outcomes import outcomes_of
 from anymap._engine.telemetry import rates
-from anymap._engine.telemetry.measures import Timings
-from anymap._engine.telemetry.router import MessageRouter
 from anymap._errors import ItemTimeout, WorkerLost
 from anymap._host import guarded, memory, status_board
 from anymap._serialize import failures
@@ -29,12 +28,12 @@ from anymap._worker.protocol import Answer
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from anymap._engine.codec import Codec
     from anymap._engine.ledger import Chunk, Counts
     from anymap._engine.plan import Plan
-    from anymap._engine.telemetry.item_events import ItemEvents
+    from anymap._engine.telemetry.reporter import Telemetry
     from anymap._host.status_board import Mark
     from anymap._worker.task import Task
 
@@ -53,10 +52,10 @@ class Arrival(NamedTuple):
 class Dispatcher:
     """The submission and completion of one map's chunks."""
 
-    def __init__(self, plan: Plan, news: Callable[[], None]) -> None:
+    def __init__(self, plan: Plan, telemetry: Telemetry, news: Callable[[], None]) -> None:
         """``news`` is called, on any thread, when there is something to deliver or to launch."""
         self.ledger = Ledger()
-        self.timings = Timings()
+        self.timings = telemetry.timings
         self.arrivals: deque[Arrival] = deque()
         self.broken: BaseException | None = None
         """What ended the map, if it is no item's error."""
@@ -66,9 +65,9 @@ class Dispatcher:
         self._plan = plan
         self._backend = plan.backend
         self._news = news
-        self.router = MessageRouter(plan.listeners, plan.context)
-        self.item_events: ItemEvents | None = None
-        """``None`` where no sink wants events of single items and workers."""
+        self._router = telemetry.router
+        self._item_events = telemetry.item_events
+        self._ends_at_first = outcomes_of(plan).ends_at_first
         self._rate = rates.recall(plan.backend.name, plan.func)
         self._target_duration = sizing.EACH_SOON if plan.lazy or plan.total is None else sizing.ALL_SOON
         self._lock = threading.RLock()
@@ -94,8 +93,6 @@ class Dispatcher:
     def window(self) -> int:
         if self._plan.window is not None:
             return self._plan.window
-        if self._one_by_one():
-            return 1
         return 2 * self.workers() * self._chunksize_by_rate()
 
     def chunksize(self) -> int:
@@ -105,18 +102,11 @@ class Dispatcher:
         return size
 
     def _chunksize_by_rate(self) -> int:
-        if self._one_by_one():
-            return 1
         if self._plan.chunksize is not None:
             return self._plan.chunksize
         total = self.total()
         remaining = None if total is None else max(total - self.ledger.pulled + self.ledger.waiting_rows(), 1)
         return sizing.chunksize(self._rate, self._target_duration, self.workers(), remaining)
-
-    def _one_by_one(self) -> bool:
-        # Where the caller's thread does the work itself, a lazy map can be as lazy as the builtin one; and an input
-        # that waits for the result of an item would wait for ever if it were asked for one more.
-        return self._backend.traits.inline and (self._plan.lazy or not self._plan.prompt)
 
     # --- launching ------------------------------------------------------------------------------------------------
 
@@ -165,8 +155,7 @@ class Dispatcher:
         with self._lock:
             workers = self.workers()
             flying = self.ledger.flying
-            limit = 1 if self._backend.traits.inline else 2 * workers
-            if self._stopped_submitting or flying >= limit or self.codec.board.full:
+            if self._stopped_submitting or flying >= 2 * workers or self.codec.board.full:
                 return None
             partial_chunks = self.ledger.exhausted or (partial_chunks and flying < workers)
             chunk = self.ledger.next(self.chunksize(), time.monotonic(), partial=partial_chunks)
@@ -194,9 +183,6 @@ class Dispatcher:
             with self._lock:
                 if self.ledger.is_flying(chunk):
                     self._futures[chunk] = future
-            if self._backend.traits.inline and not future.done():
-                message = f"backend {self._backend.name!r} is declared inline, and returned from submit with the task not done"
-                self.fail(RuntimeError(message))
             future.add_done_callback(partial(self._on_done, chunk, slot, sent))
 
     def _submit(self, task: Task) -> Future[Answer]:
@@ -233,7 +219,7 @@ class Dispatcher:
             return
         assert self.codec is not None  # noqa: S101
         if answer.told:
-            self.router.receive_letters(answer.told)
+            self._router.receive_letters(answer.told)
         if answer.broken is not None:
             self.fail(self._not_run(answer))
             return
@@ -248,8 +234,8 @@ class Dispatcher:
             verdict = partial(self._retry_raised, raised)
             again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
             self._note_failures(len(raised) - len(again))
-            if self.item_events is not None:
-                self.item_events.land(chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised})
+            if self._item_events is not None:
+                self._item_events.land(chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised})
             if answer.done:
                 self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
 
@@ -259,8 +245,8 @@ class Dispatcher:
             self.timings.packing += seconds
             self.ledger.fail_to_load(len(unloadable))
             self._note_failures(len(unloadable))
-            if self.item_events is not None:
-                self.item_events.fail_to_load(chunk, unloadable, worker)
+            if self._item_events is not None:
+                self._item_events.fail_to_load(chunk, unloadable, worker)
 
     def forget_attempts(self, index: int) -> int:
         """Return how many attempts an item took whose outcome is known now."""
@@ -282,8 +268,8 @@ class Dispatcher:
             for position, cause in refused.errors.items():
                 exc = type(cause)(f"the argument of item {chunk.start + position} cannot be sent to a worker: {cause}")
                 exc.__cause__ = cause.__cause__
-                if self.item_events is not None:
-                    self.item_events.die(chunk.start + position, exc, 1, 0.0, "", is_final=True)
+                if self._item_events is not None:
+                    self._item_events.die(chunk.start + position, exc, 1, 0.0, "", is_final=True)
                 self._arrive_dead(chunk, position, exc, 0.0, "")
         self._news()
 
@@ -297,8 +283,8 @@ class Dispatcher:
             newly_dead = self._count_dead(dead)
             certain = chunk.expired is not None or (dead is not None and mark.pid in dead)
             blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
-            if self.item_events is not None:
-                self.item_events.lose(chunk, blamed, str(lost), newly_dead)
+            if self._item_events is not None:
+                self._item_events.lose(chunk, blamed, str(lost), newly_dead)
             if blamed is not None:
                 self._enter_death(chunk, blamed, mark, lost)
 
@@ -307,9 +293,9 @@ class Dispatcher:
         seconds = time.monotonic() - mark.began if mark.began else 0.0
         worker = str(mark.pid or "unknown")
         is_final = self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic())
-        if self.item_events is not None:
+        if self._item_events is not None:
             attempts = self.ledger.failed_so_far(chunk, position)
-            self.item_events.die(chunk.start + position, exc, attempts, seconds, worker, is_final=is_final)
+            self._item_events.die(chunk.start + position, exc, attempts, seconds, worker, is_final=is_final)
         if is_final:
             self._note_failures(1)
             self._arrive_dead(chunk, position, exc, seconds, worker)
@@ -356,12 +342,12 @@ class Dispatcher:
     def _note_failures(self, count: int) -> None:
         """Submit nothing any more once too many items have failed. Before these failures are among the arrivals."""
         if count and self.ledger.counts.failed > self._may_fail():
-            self._too_many_failures = self._plan.on_error != "raise"
+            self._too_many_failures = not self._ends_at_first
             self.stop_submitting()
 
     def _may_fail(self) -> float:
         """Return how many items may fail before that ends the map."""
-        if self._plan.on_error == "raise":
+        if self._ends_at_first:
             return 0
         limit = self._plan.max_failures
         if isinstance(limit, float):
@@ -400,6 +386,9 @@ class Dispatcher:
         return self._plan.retry.delay(exc, attempts)
 
     # --- on the way -----------------------------------------------------------------------------------------------
+
+    def in_flight(self) -> Iterable[Chunk]:
+        return self.ledger.in_flight()
 
     def marks(self) -> dict[Chunk, Mark]:
         """Read how far each chunk is."""
@@ -449,8 +438,8 @@ class Dispatcher:
         self.gave_up = True
         del self._futures[chunk], self._slots[chunk]
         blamed = self.ledger.lose(chunk, mark.position, certain=True)
-        if self.item_events is not None:
-            self.item_events.lose(chunk, blamed, "", {})
+        if self._item_events is not None:
+            self._item_events.lose(chunk, blamed, "", {})
         if blamed is not None:
             self._enter_death(chunk, blamed, mark, TimeoutError())
 

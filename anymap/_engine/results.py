@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 from concurrent.futures import CancelledError
 from contextlib import closing
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from anymap._engine import outcomes
+from anymap._engine.inline import Inline
 from anymap._engine.ordering import AsFinished, InOrder
 from anymap._engine.raising import without_ours
-from anymap._engine.run import TooManyFailures
-from anymap._errors import MapError
+from anymap._engine.run import Run
+from anymap._engine.sources import source_of
 from anymap._host import guarded
 from anymap._host.handlers import held_back
-from anymap._serialize import failures as _failures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,19 +22,28 @@ if TYPE_CHECKING:
 
     from anymap._engine.ordering import Batch
     from anymap._engine.plan import Plan
-    from anymap._engine.run import Run
 
 R_co = TypeVar("R_co", covariant=True)
 
 
-def collect(run: Run, plan: Plan) -> list[Any]:
-    """Do the whole map and return its results."""
+def run_of(plan: Plan, rows: list[Any] | range | tuple[Any, ...] | Iterator[Any]) -> Run | Inline:
+    """Return a map that has not begun."""
+    return Inline(plan, rows) if plan.backend.traits.inline else Run(plan, source_of(rows, plan))
+
+
+def collect(run: Run | Inline, plan: Plan) -> list[Any]:
+    """Do a whole map and return its results."""
     with held_back():
-        return _collect(run, plan)
+        return run.collect() if isinstance(run, Inline) else _collect(run, plan)
+
+
+def iterate(run: Run | Inline, plan: Plan) -> MapIterator[Any]:
+    """Return the iterator over the results of a map that begins with the first that is asked for."""
+    return InlineIterator(run, plan) if isinstance(run, Inline) else BatchIterator(run, plan)
 
 
 def _collect(run: Run, plan: Plan) -> list[Any]:
-    shaper, landing = _Shaper(plan), InOrder() if plan.ordered else AsFinished()
+    ordering, on_error = InOrder() if plan.ordered else AsFinished(), outcomes.outcomes_of(plan)
     results: list[Any] = []
     arrived: list[Batch] = []
     source_error: Exception | None = None
@@ -43,78 +53,40 @@ def _collect(run: Run, plan: Plan) -> list[Any]:
                 if plan.max_failures is not None:
                     arrived.append(batch)
                 # At once: what has just been loaded is still in the processor's cache.
-                landing.add(batch)
-                while (ready := landing.pop()) is not None:
-                    results += shaper.values(ready)
-    except TooManyFailures:
+                ordering.add(batch)
+                while (ready := ordering.pop()) is not None:
+                    results += outcomes.values(ready, on_error)
+    except outcomes.TooManyFailures:
         results = _in_their_places(arrived, run.pulled)
-        raise _passed_max_failures(run, plan, results) from None
+        raise outcomes.too_many_failures(plan, run.failed, results) from None
     except Exception as exc:
-        if plan.on_error == "raise" or exc is not run.source_error:
+        if exc is not run.source_error:
             raise
-        # What was done is not lost with the input: its error stands where the next item's result would.
+        # What was done is not lost with the input.
         source_error = exc
-    if source_error is not None and plan.on_error != "group":
-        if plan.on_error == "skip":
-            raise source_error
-        results.append(source_error)
-    if plan.on_error == "group":
-        _raise_group(run, plan, results, source_error)
+    on_error.finish(results, run.failed, source_error)
     return results
 
 
 def _in_their_places(batches: list[Batch], pulled: int) -> list[Any]:
     """Return what there is for each item that was pulled: its result, its exception, or that it was not finished."""
-    results: list[Any] = [CancelledError() for _ in range(pulled)]
+    results = outcomes.unfinished(pulled)
     for batch in batches:
         for position, value in enumerate(batch.values):
             results[batch.start + position] = batch.errors.get(position, value)
     return results
 
 
-def _passed_max_failures(run: Run, plan: Plan, results: Sequence[Any]) -> MapError:
-    limit = f"{100 * plan.max_failures:g}%" if isinstance(plan.max_failures, float) else plan.max_failures
-    return _map_error(plan, f", more than max_failures={limit}", run.failed, results)
-
-
-def _raise_group(run: Run, plan: Plan, results: Sequence[Any], source_error: Exception | None = None) -> None:
-    """Raise what has failed as one error, if anything has; only once."""
-    failed, run.failed = run.failed, []
-    if failed or source_error is not None:
-        raise _map_error(plan, "", failed, results, source_error)
-
-
-def _map_error(
-    plan: Plan, why: str, failed: list[Exception], results: Sequence[Any], source_error: Exception | None = None
-) -> MapError:
-    failures = [found for exc in failed if (found := _failures.failure(exc)) is not None]
-    failures.sort(key=attrgetter("index"))
-    exceptions = [found.exception for found in failures]
-    if source_error is not None:
-        exceptions.append(source_error)
-    count = "1 item" if len(failed) == 1 else f"{len(failed)} items"
-    message = f"{count} failed{why}{_failures.first_of(failures, show_items=plan.show_items)}"
-    if source_error is not None:
-        message = f"the input raised {_failures.in_short(source_error)}" + (f"; {message}" if failed else "")
-    return MapError(message, exceptions, results, failures)
-
-
-class MapIterator(Generic[R_co]):
+class MapIterator(abc.ABC, Generic[R_co]):
     """The results of a lazy map, one by one.
 
     Leaving a ``with`` block, ``close()`` or dropping the iterator ends the map: what is queued is cancelled, and
     workers are freed.
     """
 
-    def __init__(self, run: Run, plan: Plan) -> None:
-        self._run = run
-        self._plan = plan
-        self._shaper = _Shaper(plan)
-        self._batches = run.batches()
-        self._indices: range | list[int] = range(0)
-        self._values: Any = iter(())
-        self._is_waiting = False
-        self._closed = False
+    _plan: Plan
+    _run: Run | Inline
+    _closed = False
 
     @property
     def window(self) -> int:
@@ -127,6 +99,80 @@ class MapIterator(Generic[R_co]):
 
     def __iter__(self) -> Self:
         return self
+
+    @abc.abstractmethod
+    def __next__(self) -> R_co: ...
+
+    def indexed(self) -> Iterator[tuple[int, R_co]]:
+        """Iterate over pairs of an item's index in the input and its result; for results that come as they finish."""
+        try:
+            for value in self:
+                yield self._index(), value
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised
+            __tracebackhide__ = True
+            raise without_ours(exc)  # noqa: B904 - it is the same
+
+    @abc.abstractmethod
+    def _index(self) -> int:
+        """Return the index in the input of the item whose result was last handed out."""
+
+    def close(self) -> None:
+        """End the map now. Does nothing if it is over.
+
+        If another thread is waiting for a result, a ``CancelledError`` of ``concurrent.futures`` is raised there.
+        """
+        self._closed = True
+        self._end()
+
+    @abc.abstractmethod
+    def _end(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class InlineIterator(MapIterator[R_co]):
+    """Those of a map in the caller's own thread."""
+
+    def __init__(self, run: Inline, plan: Plan) -> None:
+        self._run = run
+        self._plan = plan
+        self._results = run.results()
+
+    def __next__(self) -> R_co:
+        try:
+            return next(self._results)  # type: ignore[no-any-return]
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised
+            __tracebackhide__ = True
+            raise without_ours(exc)  # noqa: B904 - it is the same
+
+    def _index(self) -> int:
+        assert isinstance(self._run, Inline)  # noqa: S101 - for the type checker
+        return self._run.handed_out - 1
+
+    def _end(self) -> None:
+        if self._results.gi_running:  # type: ignore[attr-defined]  # it is for that thread to end the map
+            self._run.fail(_closed_meanwhile())
+        else:
+            self._results.close()
+
+
+class BatchIterator(MapIterator[R_co]):
+    """Those of a map on other threads or processes, which come in batches."""
+
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self._run = run
+        self._plan = plan
+        self._on_error = outcomes.outcomes_of(plan)
+        self._batches = run.batches()
+        self._indices: Sequence[int] = ()
+        self._values: Any = iter(())
+        self._is_waiting = False
 
     def __next__(self) -> R_co:
         for value in self._values:
@@ -144,75 +190,37 @@ class MapIterator(Generic[R_co]):
             for value in self._values:
                 return value  # type: ignore[no-any-return]
 
-    def indexed(self) -> Iterator[tuple[int, R_co]]:
-        """Iterate over pairs of an item's index in the input and its result; for results that come as they finish."""
-        try:
-            for value in self:
-                yield self._indices[len(self._indices) - self._values.__length_hint__() - 1], value
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised
-            __tracebackhide__ = True
-            raise without_ours(exc)  # noqa: B904 - it is the same
-
-    def close(self) -> None:
-        """End the map now. Does nothing if it is over.
-
-        If another thread is waiting for a result, a ``CancelledError`` of ``concurrent.futures`` is raised there.
-        """
-        self._values = iter(())
-        self._closed = True
-        if self._is_waiting:  # it is for that thread to end the map
-            self._run.fail(_closed_meanwhile())
-        else:
-            self._batches.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _turn_to_next_batch(self) -> None:
         """Load the next results into the iterator; raise ``StopIteration`` or the map's error at the end."""
+        assert isinstance(self._run, Run)  # noqa: S101 - for the type checker
         self._is_waiting = True
         try:
             batch = next(self._batches)
-        except TooManyFailures:
-            raise _passed_max_failures(self._run, self._plan, ()) from None
+        except outcomes.TooManyFailures:
+            raise outcomes.too_many_failures(self._plan, self._run.failed, ()) from None
         except StopIteration:
-            if self._plan.on_error == "group":
-                _raise_group(self._run, self._plan, ())
+            failed, self._run.failed = self._run.failed, []  # raised only once
+            self._on_error.finish([], failed, None)
             raise
         finally:
             self._is_waiting = False
         if self._closed:
             self._batches.close()
             raise _closed_meanwhile()
-        self._indices = self._shaper.indices(batch)
-        self._values = iter(self._shaper.values(batch))
+        self._indices = outcomes.indices(batch, self._on_error)
+        self._values = iter(outcomes.values(batch, self._on_error))
+
+    def _index(self) -> int:
+        left: int = self._values.__length_hint__()
+        return self._indices[len(self._indices) - left - 1]
+
+    def _end(self) -> None:
+        self._values = iter(())
+        if self._is_waiting:  # it is for that thread to end the map
+            self._run.fail(_closed_meanwhile())
+        else:
+            self._batches.close()
 
 
 def _closed_meanwhile() -> CancelledError:
     return CancelledError("the map was closed while a result was awaited")
-
-
-class _Shaper:
-    """Applies ``on_error`` to batches."""
-
-    def __init__(self, plan: Plan) -> None:
-        # An iterator cannot take back what it has handed out: a group is what is raised at its end.
-        self._leaves_out = plan.on_error == "skip" or (plan.on_error == "group" and plan.lazy)
-
-    def values(self, batch: Batch) -> list[Any]:
-        if not batch.errors:
-            return batch.values
-        if self._leaves_out:
-            return [value for position, value in enumerate(batch.values) if position not in batch.errors]
-        return [batch.errors.get(position, value) for position, value in enumerate(batch.values)]
-
-    def indices(self, batch: Batch) -> range | list[int]:
-        every = range(batch.start, batch.start + len(batch.values))
-        if self._leaves_out and batch.errors:
-            return [index for index in every if index - batch.start not in batch.errors]
-        return every

@@ -6,23 +6,21 @@ caller's but the sinks runs there. The supervisor does everything that must not 
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 import time
-import weakref
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap import logs
+from anymap._engine import ends
 from anymap._engine.call_checks import hint_on_failure
 from anymap._engine.codec import make_codec
 from anymap._engine.dispatch import Arrival, Dispatcher
 from anymap._engine.ordering import AsFinished, Batch, InOrder
-from anymap._engine.refusals import check_timeout, warn_of_forks
+from anymap._engine.outcomes import TooManyFailures, outcomes_of
 from anymap._engine.supervisor import Supervisor
-from anymap._engine.telemetry.reporter import Reporter
+from anymap._engine.telemetry.reporter import Reporter, Telemetry
 from anymap._engine.telemetry.standstill import Standstill
 from anymap._host import guarded, memory
 from anymap._host.handlers import held_back, let_in
@@ -45,10 +43,6 @@ _NO_WORKERS = 10.0
 """Seconds between two words on a backend that has no workers."""
 
 
-class TooManyFailures(Exception):  # noqa: N818 - the user gets a MapError instead
-    """Ends a map that has passed ``max_failures``."""
-
-
 class Run:
     """The engine's side of one map. :meth:`batches` is the whole of its use."""
 
@@ -60,11 +54,12 @@ class Run:
         self._plan = plan
         self._source = source
         self._backend = plan.backend
-        self._dispatcher = Dispatcher(plan, self._on_news)
-        self._router = self._dispatcher.router
-        self._reporter = Reporter(plan, self._dispatcher)
+        self._on_error = outcomes_of(plan)
+        telemetry = Telemetry(plan)
+        self._timings, self._router = telemetry.timings, telemetry.router
+        self._dispatcher = Dispatcher(plan, telemetry, self._on_news)
+        self._reporter = Reporter(plan, self._dispatcher, telemetry)
         self._ledger = self._dispatcher.ledger
-        self._timings = self._dispatcher.timings
         self._ordering = InOrder() if plan.ordered and plan.lazy else AsFinished()
         self._news: SimpleQueue[None] = SimpleQueue()
         """One for each time that there is news. What is in it is of no interest."""
@@ -116,32 +111,18 @@ class Run:
             return
         self._is_open = True
         self._timings.began = time.monotonic()
-        logs._open_set_file(self._plan.config)
         if not self._backend.traits.shares_memory:
             memory.note_kills()
-        self._open_backend()
-        check_timeout(self._plan)
+        ends.open_backend(self._plan)
         self._standstill = Standstill(self._backend)
         self._dispatcher.codec = make_codec(self._plan, self._router, self._reporter.around())
-        self._reporter.start(self._dispatcher.codec, self._dispatcher.workers())
+        self._reporter.start(self._dispatcher.workers(), self._dispatcher.codec.error)
         self._router.wake_by(self._supervisor.wake)
-        if self._is_left_alone():
+        # Where this thread may be kept from looking after the map from the very first item on.
+        if self._plan.lazy or not self._plan.prompt:
             self._supervisor.start()
         if self._plan.lazy:
-            _end_at_exit(self)
-
-    def _open_backend(self) -> None:
-        are_known = self._backend.traits.forks
-        warn_of_forks(self._backend)
-        self._backend.open(self._plan.workers)
-        if not are_known:
-            warn_of_forks(self._backend)
-
-    def _is_left_alone(self) -> bool:
-        """Tell whether this thread may be kept from looking after the map from the very first item on."""
-        if self._backend.traits.inline:
-            return bool(self._reporter)
-        return self._plan.lazy or not self._plan.prompt
+            ends.close_at_exit(self)
 
     def _over(self) -> bool:
         return self._ledger.exhausted and self._delivered == self._ledger.pulled
@@ -157,7 +138,7 @@ class Run:
 
     def _ready(self) -> Iterator[Batch]:
         """Load what has arrived and yield what may be handed out. Stops at the first error if that stops the map."""
-        while self._dispatcher.arrivals and (self._error is None or self._plan.on_error != "raise"):
+        while self._dispatcher.arrivals and self._error is None:
             for batch in self._load(self._dispatcher.arrivals.popleft()):
                 self._ordering.add(batch)
             while (ready := self._ordering.pop()) is not None:
@@ -218,14 +199,14 @@ class Run:
         """See whether these errors end the map."""
         if not errors:
             return
-        if self._plan.on_error == "group" or self._plan.max_failures is not None:
-            self.failed += errors.values()
-        if self._plan.on_error == "raise":
+        if self._on_error.ends_at_first:
             self._error = errors[min(errors)]
+        elif self._on_error.collects or self._plan.max_failures is not None:
+            self.failed += errors.values()
 
     def _until_error(self, batch: Batch) -> Iterator[Batch]:
         """Leave out, where the first error stops the map, what comes after it."""
-        if self._plan.on_error != "raise" or not batch.errors:
+        if not self._on_error.ends_at_first or not batch.errors:
             yield batch
         elif cut := min(batch.errors):
             yield Batch(batch.start, batch.values[:cut], {})
@@ -237,7 +218,7 @@ class Run:
             raise self._error
         if self._dispatcher.failed_too_often():
             raise TooManyFailures
-        if self.source_error is not None and not self._plan.lazy and self._plan.on_error == "raise":
+        if self.source_error is not None and not self._plan.lazy and self._on_error.ends_at_first:
             raise self.source_error
 
     # --- pull -----------------------------------------------------------------------------------------------------
@@ -267,9 +248,6 @@ class Run:
 
     def _wait(self) -> None:
         """Wait until there is something to deliver or to launch."""
-        if self._backend.traits.inline and not self._source.empty:
-            self._wait_for_retry()
-            return
         if self._supervisor.rests and (self._ledger.flying or self._reporter):
             self._supervisor.wake()  # if only to tell that the last one has ended
         self._waiting = True
@@ -292,22 +270,14 @@ class Run:
 
     def _patience(self) -> float:
         """Return how long to wait at a time."""
-        if not (self._supervisor.started or self._backend.traits.inline):
+        if not self._supervisor.started:
             return _SMALL_MAP
         return _BLINK if threading.current_thread() is threading.main_thread() else _NAP
 
     def _supervise_if_it_takes_long(self) -> None:
         # A thread takes longer to start than a small map to end.
-        if self._supervisor.started or self._backend.traits.inline:
-            return
-        if self._timings.elapsed > _SMALL_MAP:
+        if not self._supervisor.started and self._timings.elapsed > _SMALL_MAP:
             self._supervisor.start()
-
-    def _wait_for_retry(self) -> None:
-        """Nothing happens by itself where this thread does the work: an item is waiting for its next attempt."""
-        ripe = self._ledger.next_ready()
-        if ripe is not None:
-            let_in(time.sleep, max(ripe - time.monotonic(), 0.0))
 
     def wake(self) -> bool:
         """Have the iterating thread look again; return whether it was waiting."""
@@ -335,8 +305,7 @@ class Run:
             if self._dispatcher.arrivals:
                 self._source.speak_if_stuck()
             self._speak_of_missing_workers()
-            if not self._backend.traits.inline:
-                self._dispatcher.fill(partial_chunks=True)
+            self._dispatcher.fill(partial_chunks=True)
             if self._reporter:
                 self._reporter.advance(marks)
         except BaseException as exc:  # noqa: BLE001 - the iterating thread must hear of it
@@ -372,7 +341,6 @@ class Run:
 
     def _close(self, error: BaseException | None) -> None:
         self._closed = True
-        _left_open.discard(self)
         complete = self._over() and self.source_error is None
         self._dispatcher.abandon()
         self._supervisor.stop()
@@ -381,7 +349,7 @@ class Run:
         try:
             if codec is not None and not complete:
                 codec.board.cancel()
-            self._close_backend(error, complete=complete)
+            ends.close_backend(self._backend, error, complete=complete)
         finally:
             self._router.close(settle=codec is not None and codec.board.told)
             if codec is not None:
@@ -390,29 +358,3 @@ class Run:
             self._dispatcher.fall_silent()
             self._dispatcher.remember(complete=complete)
             self._reporter.finish(marks, complete=complete)
-
-    def _close_backend(self, error: BaseException | None, *, complete: bool) -> None:
-        try:
-            self._backend.close(abandon=not complete)
-        except Exception as exc:
-            message = f"backend {self._backend.name!r} failed to close"
-            if error is None or isinstance(error, GeneratorExit):
-                logging.getLogger("anymap").warning(message, exc_info=exc)
-            else:
-                guarded.add_note(error, f"anymap: after that, {message}: {guarded.type_and_text(exc)}")
-
-
-_left_open: weakref.WeakSet[Run] = weakref.WeakSet()
-
-
-def _end_at_exit(run: Run) -> None:
-    """Have a map that is left open end while the interpreter is still whole: later its threads stand still."""
-    _left_open.add(run)
-    # Anew, to come before what its backend has asked for.
-    atexit.unregister(_end_all_left_open)
-    atexit.register(_end_all_left_open)
-
-
-def _end_all_left_open() -> None:
-    for run in list(_left_open):
-        run.close()

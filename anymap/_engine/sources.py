@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anymap._host.futures import Latch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from anymap._engine.ledger import Ledger
@@ -46,14 +46,22 @@ class Source(Protocol):
         ...
 
 
-def source_of(iterables: Sequence[Iterable[Any]], plan: Plan) -> Source:
-    """Return where the rows of a map over these come from."""
+def rows_of(iterables: Sequence[Iterable[Any]], plan: Plan) -> list[Any] | range | tuple[Any, ...] | Iterator[Any]:
+    """Return the rows of a map over these: as a sequence where they are all there and may all be taken."""
     if len(iterables) > 1:
-        return Rows(zip(*iterables, strict=False), prompt=plan.prompt)
+        return zip(*iterables, strict=False)
     rows = iterables[0]
     if type(rows) in {list, range, tuple} and not plan.lazy and plan.window is None and plan.total is not None:
-        return AtOnce(rows)  # type: ignore[arg-type]
-    return Rows(iter(rows), prompt=plan.prompt)
+        # The caller may change the list while the map runs.
+        return list(rows) if isinstance(rows, list) else rows  # type: ignore[return-value]
+    return iter(rows)
+
+
+def source_of(rows: list[Any] | range | tuple[Any, ...] | Iterator[Any], plan: Plan) -> Source:
+    """Return what gives these rows to a map."""
+    if isinstance(rows, list | range | tuple):
+        return AtOnce(rows)
+    return Rows(rows, prompt=plan.prompt)
 
 
 class AtOnce:
@@ -64,8 +72,7 @@ class AtOnce:
 
     def __init__(self, rows: list[Any] | range | tuple[Any, ...]) -> None:
         self.ended = False
-        # The caller may change the list while the map runs.
-        self._rows = list(rows) if isinstance(rows, list) else rows
+        self._rows = rows
 
     def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
         ledger.stage_all(self._rows)
@@ -153,6 +160,14 @@ class Listed:
     def speak_if_stuck(self) -> None:
         pass
 
+    def rows(self, wait: Callable[[], object]) -> Iterator[Any]:  # noqa: ARG002 - it never waits
+        """Iterate over the rows, for a map in the thread that calls this."""
+        self.launched.set()
+        for row in self._rows:
+            if self._cancelled:
+                return
+            yield row
+
     def cancel(self) -> None:
         """Give no more rows."""
         self._cancelled = True
@@ -199,6 +214,19 @@ class QueueSource:
 
     def speak_if_stuck(self) -> None:
         pass
+
+    def rows(self, wait: Callable[[], object]) -> Iterator[Any]:
+        """Iterate over the rows, for a map in the thread that calls this. Calls ``wait`` where there is none just now."""
+        self.launched.set()
+        while self._queue or not self._closed:
+            if (entry := self._next()) is None:
+                wait()
+                continue
+            future, row = entry
+            if future.set_running_or_notify_cancel():
+                self._flying[self._pulled] = future
+                self._pulled += 1
+                yield row
 
     def settle(self, batch: Batch) -> None:
         """Give futures their outcomes."""

@@ -10,6 +10,7 @@ For that time the handlers are replaced by a function of this module, which note
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import functools
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from anymap._host import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,6 +97,19 @@ class _Handlers:
 
 CALLERS = (_Handlers._handle.__code__, _Handlers.deliver.__code__)
 """What calls handlers: where its frame is, what follows in a traceback is a handler's."""
+
+
+def codes() -> set[CodeType]:
+    """Return the code of the program's handlers that are written in Python."""
+    found = set()
+    for number in _NUMBERS:
+        handler = _signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        if callable(handler):
+            found.add(getattr(handler, "__code__", getattr(type(handler).__call__, "__code__", None)))
+    return found - {None}
+
 
 _handlers = _Handlers()
 forks.in_child(_handlers.begin_anew)

@@ -47,7 +47,7 @@ def worker_index() -> int:
     ['cuda:0', 'cuda:0']
     """
     taken = task_context.get()
-    if taken is None or taken.spec.inline:
+    if taken is None:
         return 0
     if taken.index is None:
         _take(taken)

@@ -154,7 +154,11 @@ def raised_by_handler(exc: BaseException) -> bool:
     traceback, last = guarded.get(exc, "__traceback__"), None
     while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
         last, traceback = traceback, traceback.tb_next
-    return last is not None and last.tb_frame.f_code in handlers.CALLERS
+    if last is None:
+        return False
+    # While handlers are not held back, nothing of ours stands between the code that is interrupted and the handler.
+    is_direct = traceback is not None and traceback.tb_frame.f_code in handlers.codes()
+    return is_direct or last.tb_frame.f_code in handlers.CALLERS
 
 
 def _is_ours(module: object) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anymap._config.scope import Scope, around, scope
 from anymap._host import status_board
+from anymap._worker.protocol import TaskData
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anymap._worker.protocol import MapSpec, TaskData
+    from anymap._worker.protocol import MapSpec
 
 
 class TaskContext:
@@ -56,6 +57,29 @@ class TaskContext:
     @property
     def spec(self) -> MapSpec:
         return self.task.spec
+
+
+class InlineContext(TaskContext):
+    """The caller's own thread while it runs the items of a map, of which it is the only worker."""
+
+    __slots__ = ("_tally",)
+
+    def __init__(self, spec: MapSpec, tally: Tally) -> None:
+        super().__init__(TaskData(spec, None, 0, 0, None, {}))
+        self._tally = tally
+        self.index = 0
+
+    def item(self) -> int:
+        return self._tally.at
+
+    def position(self) -> int:
+        return self._tally.at
+
+
+class Tally(Protocol):
+    """Says at which item a map is."""
+
+    at: int
 
 
 task_context: ContextVar[TaskContext | None] = ContextVar("anymap_seat", default=None)

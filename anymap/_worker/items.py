@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._host import forks, guarded, handlers, status_board
+from anymap._host import forks, guarded, status_board
 from anymap._serialize import exceptions
 from anymap._worker.context import task_context
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from anymap._host.ticker import Ticker
-    from anymap._worker.protocol import MapSpec, TaskData
+    from anymap._worker.protocol import TaskData
 
 _CHECK_INTERVAL = 0.0002
 """Seconds of items between two looks at what else there is: whether the map has ended, or the chunk's time."""
@@ -67,14 +67,11 @@ def _run_each(task: TaskData, func: Callable[..., Any], rows: Any, board: status
     try:
         goes_on = watch.look()
         while goes_on and len(values) < task.most:
-            if spec.inline:
-                handlers.deliver()  # what is raised here is no item's error
             try:
                 call_some(values, watch)
                 goes_on = False
             except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
                 watch.end_if_fork(1)
-                _let_interrupts_pass(exc, spec)
                 values.append(None)
                 goes_on = watch.look()
                 guarded.put(exc, "__traceback__", exceptions.users_part(guarded.get(exc, "__traceback__")))
@@ -152,8 +149,7 @@ class _Watch:
         self.longest = 0.0
         """Seconds that the slowest row took."""
         self.slowest = 0
-        # A task in the caller's own thread starts no other thread.
-        self._may_hear = self._timeout is None and not task.spec.inline
+        self._may_hear = self._timeout is None
         self._uses_ticker = False
         self._is_fork = False
         self.until = 0.0
@@ -162,8 +158,7 @@ class _Watch:
         """The next rows are to be run until the ticker ticks."""
         self.rung: float | None = None
         """When the ticker first ticked since the last look."""
-        if not task.spec.inline:  # in the caller's own thread a fork goes on with the loop, as the caller does
-            _watches.add(self)
+        _watches.add(self)
 
     def look(self) -> bool:
         """Look up, and set until when not to do so again; return whether another row is to begin."""
@@ -278,8 +273,6 @@ def _caller(
     spec = task.spec
     if spec.around is not None:
         func = spec.around(func)
-    if spec.inline:
-        return partial(handlers.let_in, partial(_call_some, func, spec.star, iter(rows)))
     if spec.shares_memory:
         # With shared memory a dead worker ends the whole process, and no caller is left to read the board.
         return partial(_call_some, func, spec.star, iter(rows))
@@ -341,9 +334,3 @@ def _call_some_on_board(
                     break
             if not watch.look():
                 break
-
-
-def _let_interrupts_pass(exc: BaseException, spec: MapSpec) -> None:
-    # In the caller's own thread it is the caller's Ctrl-C, not the item's error; so is what comes between two items.
-    if spec.inline and (issubclass(type(exc), KeyboardInterrupt) or exceptions.raised_by_handler(exc)):
-        raise exc

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from anymap._config.scope import Inherited
 
-PROTOCOL = 9
+PROTOCOL = 10
 """Raised by one whenever what tasks or answers look like changes."""
 
 
@@ -46,7 +46,6 @@ class MapSpec(NamedTuple):
     parent: int
     """The caller's process id; 0 where that is on another host or the worker is not ours to look after."""
     shares_memory: bool
-    inline: bool
     inherited: Inherited
     """What holds for maps inside of this one."""
     places: Any = None

@@ -35,7 +35,8 @@ class Traits:
     live: bool = False
     """Tasks can send messages while they run: ``channel`` is implemented. Only asked where ``remote``."""
     inline: bool = False
-    """``submit`` returns only when the task has run, in the caller's own thread."""
+    """The engine calls the function itself, in the caller's own thread; ``submit``, which then only the exam calls, returns
+    when the task has run. Goes with ``shares_memory``."""
     kills: bool = False
     """``kill_task`` ends the worker that runs a task, and the task's future ends with ``ChunkLost``."""
     sees_death: bool = True

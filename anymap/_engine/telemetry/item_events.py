@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anymap._errors import ItemTimeout
+from anymap._serialize import exceptions
 from anymap.progress.events import (
     ItemDone,
     ItemFailed,
@@ -19,9 +20,8 @@ from anymap.progress.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from anymap._engine.codec import Codec
     from anymap._engine.ledger import Chunk
     from anymap._engine.telemetry.measures import Timings
     from anymap._engine.telemetry.router import MessageRouter
@@ -72,7 +72,8 @@ class ItemEvents:
     """What it can tell."""
 
     def __init__(self, emitter: Emitter, router: MessageRouter, timings: Timings) -> None:
-        self.codec: Codec | None = None
+        self.decode: Callable[[Any], Exception] = exceptions.as_exception
+        """Makes an exception of what an answer has of one."""
         self._emitter = emitter
         self._router = router
         self._timings = timings
@@ -176,9 +177,8 @@ class ItemEvents:
                 )
 
     def _failed(self, noted: _Completed, index: int, position: int, raised: Any, seconds: float) -> Event:
-        assert self.codec is not None  # noqa: S101 - something has landed
         told: dict[str, Any] = {"index": index, "worker": noted.answer.worker, "elapsed": noted.at}
-        told |= {"error": self.codec.error(raised), "attempts": noted.attempts.get(position, 1)}
+        told |= {"error": self.decode(raised), "attempts": noted.attempts.get(position, 1)}
         if position in noted.again:
             return ItemRetried(**told)
         return ItemFailed(**told, seconds=seconds)

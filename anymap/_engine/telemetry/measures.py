@@ -64,6 +64,14 @@ class Timings:
         if answer.done:
             self._note_slowest(answer.longest, start + answer.slowest)
 
+    def note_item(self, seconds: float, index: int) -> None:
+        """Take in what one item took that ran in this thread."""
+        if self.start_up is None:
+            self.start_up = max(self.elapsed - seconds, 0.0)
+        self.work += seconds
+        if len(self.slowest) < _SLOWEST or seconds > self.slowest[0][0]:
+            self._note_slowest(seconds, index)
+
     def _note_slowest(self, seconds: float, index: int) -> None:
         if len(self.slowest) < _SLOWEST:
             heapq.heappush(self.slowest, (seconds, index))
