@@ -12,7 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap._engine.inline import Inline
+from anymap._engine.inline import Inline, is_inline
 from anymap._engine.run import Run
 from anymap._engine.sources import Listed, QueueSource
 from anymap._engine.supervisor import note_as_here
@@ -78,7 +78,7 @@ class Service(abc.ABC):
         self._source = source
         self._run: Run | Inline
         self._wake: Callable[[], object]
-        if plan.backend.traits.inline:
+        if is_inline(plan):
             news: SimpleQueue[None] = SimpleQueue()
             self._run, self._wake = Inline(plan, source.rows(news.get)), partial(news.put, None)
         else:

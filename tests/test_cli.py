@@ -42,13 +42,12 @@ def digest():
     """The digest of the first files, counted here by other means than the demo's."""
     counts = Counter()
     for path in demo.source_files()[:FILES]:
-        with tokenize.open(path):
-            counts.update(tokenize.tok_name[token[0]] for token in tokenize.tokenize(path.open("rb").readline))
+        with path.open("rb") as file:
+            counts.update(tokenize.tok_name[token[0]] for token in tokenize.tokenize(file.readline))
     return hashlib.blake2b(json.dumps(sorted(counts.items())).encode(), digest_size=6).hexdigest()
 
 
 @pytest.mark.parametrize("backend", ["serial", "processes"])
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_the_demo_gives_the_answer_of_the_backend_that_is_named(backend, digest):
     run = program("demo", "--backend", backend, "--workers", "2", "--limit", str(FILES), "--no-bar")
     assert run.returncode == 0, run.stderr
@@ -162,7 +161,7 @@ def test_a_backend_that_fails_does_not_stop_the_others(monkeypatch, capsys, dige
         return [func(item) for item in items]
 
     monkeypatch.setattr(anymap, "pmap", moody)
-    assert main(["demo", "--all", "--limit", "3"]) == 1
+    assert main(["demo", "--all", "--limit", str(FILES)]) == 1
     captured = capsys.readouterr()
     cells = rows(captured.out)
     assert cells.pop("threads") == ["threads", "failed:", "RuntimeError"]

@@ -240,7 +240,7 @@ def test_where_nobody_wants_to_know_of_items_workers_are_not_asked() -> None:
     plan = make_plan(str, ([1],), **_options(backend="processes", workers=1, progress=Recorder(Advanced, Finished)))
     run = Run(plan, Rows(iter([1]), prompt=True))
     assert [batch.values for batch in run.batches()] == [["1"]]
-    assert run._dispatcher.item_events is None
+    assert run._dispatcher._item_events is None
     assert run._dispatcher.codec is not None
     spec = run._dispatcher.codec._spec  # type: ignore[attr-defined]
     assert spec.around is None

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     Call = Callable[[Any], Any]
 
 
+def is_inline(plan: Plan) -> bool:
+    """Tell whether a map runs in the caller's own thread."""
+    return plan.backend.expected_traits(plan.workers).inline
+
+
 class Failed:
     """Marks an item's failure among results."""
 

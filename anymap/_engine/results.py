@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from anymap._engine import outcomes
-from anymap._engine.inline import Inline
+from anymap._engine.inline import Inline, is_inline
 from anymap._engine.ordering import AsFinished, InOrder
 from anymap._engine.raising import without_ours
 from anymap._engine.run import Run
@@ -28,7 +28,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 def run_of(plan: Plan, rows: list[Any] | range | tuple[Any, ...] | Iterator[Any]) -> Run | Inline:
     """Return a map that has not begun."""
-    return Inline(plan, rows) if plan.backend.traits.inline else Run(plan, source_of(rows, plan))
+    return Inline(plan, rows) if is_inline(plan) else Run(plan, source_of(rows, plan))
 
 
 def collect(run: Run | Inline, plan: Plan) -> list[Any]:

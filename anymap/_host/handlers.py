@@ -101,14 +101,14 @@ CALLERS = (_Handlers._handle.__code__, _Handlers.deliver.__code__)
 
 def codes() -> set[CodeType]:
     """Return the code of the program's handlers that are written in Python."""
-    found = set()
+    found: set[CodeType | None] = set()
     for number in _NUMBERS:
         handler = _signal.getsignal(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
         if callable(handler):
             found.add(getattr(handler, "__code__", getattr(type(handler).__call__, "__code__", None)))
-    return found - {None}
+    return {code for code in found if code is not None}
 
 
 _handlers = _Handlers()

@@ -104,6 +104,10 @@ class Backend(abc.ABC):
         be reached and it cannot be.
         """
 
+    def expected_traits(self, workers: int | None) -> Traits:  # noqa: ARG002 - subclasses may depend on it
+        """Return the traits that it will have once it is open with so many workers, as far as that is known before."""
+        return self.traits
+
     def expected_workers(self, workers: int | None) -> int | None:
         """Return how many tasks ``open(workers)`` will run at a time, and start nothing.
 
