@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from anymap._serialize.calls import Call
     from anymap.progress._block import BlockProgress
 
+_NAP = 1.0
+"""Seconds after which a thread looks for itself whether it is to go on."""
 _BLINK = 0.2
 """Seconds. A signal that comes just before the main thread begins to wait does not wake it: Ctrl-C would be lost."""
 
@@ -80,7 +83,7 @@ class Service(abc.ABC):
         self._wake: Callable[[], object]
         if is_inline(plan):
             news: SimpleQueue[None] = SimpleQueue()
-            self._run, self._wake = Inline(plan, source.rows(news.get)), partial(news.put, None)
+            self._run, self._wake = Inline(plan, source.rows(partial(_wait, news))), partial(news.put, None)
         else:
             run = Run(plan, source)
             self._run, self._wake = run, run.wake
@@ -161,6 +164,12 @@ class Service(abc.ABC):
     def _forget(self) -> None:
         _services.discard(self)
         self._family.discard(self)
+
+
+def _wait(news: SimpleQueue[None]) -> None:
+    # What tells it may be interrupted: a signal handler that raises in a finalizer is lost, and what the finalizer was at.
+    with suppress(Empty):
+        news.get(timeout=_NAP)
 
 
 class CallService(Service):

@@ -28,7 +28,7 @@ from anymap._worker.protocol import Answer, MapSpec
 from anymap._worker.set_up import worker_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     from anymap._engine.plan import Plan
 
@@ -147,8 +147,7 @@ class Inline:
 
     def _extend(self, results: list[Any]) -> None:
         if self._plan.prompt:  # pulling runs no code of the caller's, which would find itself inside of the map
-            with self._inside():
-                results.extend(self._values(self._call()))
+            self._inside(lambda: results.extend(self._values(self._call())))
         else:
             results.extend(self._values(self._in_context(self._call())))
 
@@ -326,27 +325,27 @@ class Inline:
         return in_context
 
     def _in_whole_context(self, call: Call) -> Call:
-        def in_whole_context(row: Any) -> Any:
-            with self._inside():
-                return call(row)
+        return lambda row: self._inside(lambda: call(row))
 
-        return in_whole_context
-
-    @contextlib.contextmanager
-    def _inside(self) -> Iterator[None]:
-        """Have code in here run as an item does."""
+    def _inside(self, do: Callable[[], Any]) -> Any:
+        """Call ``do`` as an item is called."""
         environment = self._context.spec.environment
         before, scope_before = task_context.get(), scope.get()
         try:
             task_context.set(self._context)
             scope.set(self._scope())
             with environment.inside() if environment is not None else contextlib.nullcontext():
-                yield
+                try:
+                    return do()
+                except BaseException as exc:  # noqa: BLE001 - raised below
+                    # Not through the context manager, which would write on it: its class may refuse that.
+                    raised = exc
         finally:
             try:
                 scope.set(scope_before)
             finally:
                 task_context.set(before)
+        raise raised
 
     def _scope(self) -> Scope:
         return Scope((), self._context.spec.inherited)

@@ -86,7 +86,9 @@ class Joblib(Backend):
         return not isinstance(self._engine, _Dask) and self._parallel._effective_n_jobs() == 1
 
     def expected_traits(self, workers: int | None) -> Traits:
-        is_sequential = self._is_sequential() if workers is None else workers == 1 and not isinstance(self._engine, _Dask)
+        is_sequential = (
+            self._is_sequential() if workers is None else workers == 1 and not isinstance(self._engine, _Dask)
+        )
         return Serial.traits if is_sequential else self.traits
 
     def expected_workers(self, workers: int | None) -> int | None:
