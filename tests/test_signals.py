@@ -382,3 +382,19 @@ def test_other_threads_hold_nothing_back() -> None:
         interrupt_once()
     over.set()
     thread.join()
+
+
+def test_handlers_are_looked_at_again_where_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> bool:
+        raise Interrupt
+
+    former = signal.signal(signal.SIGUSR2, lambda *_: None)  # one that has not been seen
+    try:
+        monkeypatch.setattr(handlers, "callable", interrupted, raising=False)
+        with pytest.raises(Interrupt), held_back():
+            pass
+        monkeypatch.undo()
+        with held_back():
+            assert signal.getsignal(signal.SIGUSR2) == handlers._handlers._own
+    finally:
+        signal.signal(signal.SIGUSR2, former)

@@ -6,33 +6,25 @@ the map opens and closes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from anymap._config.scope import Scope, scope
 from anymap._engine import ends, outcomes
 from anymap._engine.call_checks import hint_on_failure
-from anymap._engine.ledger import Chunk, Counts
+from anymap._engine.inline_calls import Calls, Tally
 from anymap._engine.ordering import Batch
 from anymap._engine.supervisor import Supervisor
 from anymap._engine.telemetry import rates
-from anymap._engine.telemetry.reporter import Reporter, Telemetry
 from anymap._host import guarded
 from anymap._host.handlers import held_back, let_in
-from anymap._propagate import item_environment
 from anymap._serialize import exceptions, failures
-from anymap._worker.context import InlineContext, task_context
-from anymap._worker.protocol import Answer, MapSpec
-from anymap._worker.set_up import worker_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
+    from anymap._engine.inline_calls import Call
     from anymap._engine.plan import Plan
-
-    Call = Callable[[Any], Any]
 
 
 def is_inline(plan: Plan) -> bool:
@@ -47,28 +39,6 @@ class Failed:
         self.exc = exc
 
 
-class _Tally:
-    """How far a map is. Any thread may ask."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.at = 0
-        """How many items have ended: the index of the current one."""
-        self.failed = 0
-        self.retried = 0
-        self.exhausted = False
-        """There is nothing left to pull."""
-        self._plan = plan
-
-    def counts(self, marks: object) -> Counts:  # noqa: ARG002 - there are no chunks
-        return Counts(done=self.at, failed=self.failed, retried=self.retried)
-
-    def total(self) -> int | None:
-        return self.at if self.exhausted else self._plan.total
-
-    def in_flight(self) -> tuple[Chunk, ...]:
-        return (Chunk(self.at, [None]),)
-
-
 class Inline:
     """One map. Use :meth:`collect`, :meth:`results` or :meth:`batches`, once."""
 
@@ -79,14 +49,9 @@ class Inline:
         self._rows = rows
         self._on_error = outcomes.outcomes_of(plan)
         self._in_place_of: Callable[[Exception], tuple[Any, ...]] = self._on_error.in_place_of
-        self._telemetry = Telemetry(plan)
-        self._timings = self._telemetry.timings
+        self._tally = Tally(plan)
+        self._calls = Calls(plan, self._tally)
         self._supervisor = Supervisor(self._advance)
-        self._tally = _Tally(plan)
-        self._reporter = Reporter(plan, self._tally, self._telemetry)
-        self._context = InlineContext(self._spec(), self._tally)
-        self._began = 0.0
-        """When the current item began."""
         self._source_error: Exception | None = None
         self._raised: BaseException | None = None
         """What ends the map, and is no error of the input's."""
@@ -123,7 +88,7 @@ class Inline:
         try:
             with held_back():
                 self.open()
-            yield from self._values(self._in_context(self._call()))
+            yield from self._values(self._calls.in_context())
         except outcomes.TooManyFailures:
             self.close()
             raise outcomes.too_many_failures(self._plan, self.failed, ()) from None
@@ -147,16 +112,16 @@ class Inline:
 
     def _extend(self, results: list[Any]) -> None:
         if self._plan.prompt:  # pulling runs no code of the caller's, which would find itself inside of the map
-            self._inside(lambda: results.extend(self._values(self._call())))
+            self._calls.inside(lambda: results.extend(self._values(self._calls.plain())))
         else:
-            results.extend(self._values(self._in_context(self._call())))
+            results.extend(self._values(self._calls.in_context()))
 
     def _values(self, call: Call) -> Generator[Any]:
         # All that is done for each item is here, and in what ``call`` is wrapped in.
         tally, clock = self._tally, time.monotonic
         try:
             for row in self._rows:
-                self._began = clock()
+                tally.began = clock()
                 try:
                     value = call(row)
                 except BaseException as exc:  # noqa: BLE001 - it is the item's outcome, whatever it is
@@ -179,17 +144,16 @@ class Inline:
         while True:
             if issubclass(type(exc), KeyboardInterrupt) or exceptions.raised_by_handler(exc):
                 self._end(exc)  # it is the caller's, not the item's
-            seconds = time.monotonic() - self._began
+            seconds = time.monotonic() - self._tally.began
             guarded.put(exc, "__traceback__", exceptions.users_part(guarded.get(exc, "__traceback__")))
             delay = self._plan.retry.delay(exceptions.as_exception(exc), attempts)
-            self._note_failure(exc, seconds, attempts, is_final=delay is None)
+            self._calls.note_failure(exc, seconds, attempts, is_final=delay is None)
             if delay is None:
                 return self._fail(exceptions.as_exception(exc), row, attempts, seconds)
             self._tally.retried += 1
             time.sleep(delay)
             attempts += 1
-            self._context.stream = None
-            self._began = time.monotonic()
+            self._calls.begin_again()
             try:
                 value = call(row)
             except BaseException as again:  # noqa: BLE001 - as above
@@ -199,15 +163,15 @@ class Inline:
                 return (value,)
 
     def _fail(self, exc: Exception, row: Any, attempts: int, seconds: float) -> tuple[Any, ...]:
-        plan, context, tally = self._plan, self._context, self._tally
+        plan, tally, calls = self._plan, self._tally, self._calls
         attached = failures.attach(
             exc,
             tally.at,
             row,
             attempts,
             seconds,
-            worker_name(context.spec),
-            output=(context.kept or {}).get(tally.at, ""),
+            calls.worker,
+            output=calls.output_of_failed(),
             depth=plan.depth,
             show_item=plan.show_items,
         )
@@ -236,125 +200,11 @@ class Inline:
     def _outcome_of(self, value: Any) -> tuple[Any, ...]:
         return self._on_error.in_place_of(value.exc) if type(value) is Failed else (value,)
 
-    # --- what is around each call -----------------------------------------------------------------------------------
-
-    def _spec(self) -> MapSpec:
-        plan = self._plan
-        return MapSpec(
-            map_id="",
-            function=plan.func,
-            star=plan.star,
-            board=None,
-            channel=None,
-            timeout=plan.timeout,
-            spool=None,
-            parent=os.getpid(),
-            shares_memory=True,
-            inherited=plan.config.passed_on(1),
-            tells=self._telemetry.router.tells_in_memory(),
-            environment=item_environment.make(plan.backend, plan.environment_settings, plan.seed),
-            outer=task_context.get(),
-        )
-
-    def _call(self) -> Call:
-        """Return what calls the function with a row."""
-        func, environment = self._plan.func, self._context.spec.environment
-        if environment is not None:
-            func = environment.around(func)
-        if (around := self._reporter.around()) is not None:
-            func = around(func)
-        call = (lambda row: func(*row)) if self._plan.star else func
-        if self._telemetry.item_events is not None:
-            call = self._noting_end(call)
-        return self._timed(call) if self._reporter else call
-
-    def _timed(self, call: Call) -> Call:
-        note, clock, tally = self._timings.note_item, time.monotonic, self._tally
-
-        def timed(row: Any) -> Any:
-            try:
-                return call(row)
-            finally:
-                note(clock() - self._began, tally.at)
-
-        return timed
-
-    def _noting_end(self, call: Call) -> Call:
-        def noting_end(row: Any) -> Any:
-            value = call(row)
-            self._note(Answer(1, [None], [], 0.0, 0.0, 0.0, worker_name(self._context.spec), 0))
-            return value
-
-        return noting_end
-
-    def _note_failure(self, exc: BaseException, seconds: float, attempts: int, *, is_final: bool) -> None:
-        answer = Answer(1, [None], [(0, exc, seconds)], 0.0, 0.0, 0.0, worker_name(self._context.spec), 0)
-        self._note(answer, attempts, again=() if is_final else (0,))
-
-    def _note(self, answer: Answer, attempts: int = 1, again: Iterable[int] = ()) -> None:
-        events, context = self._telemetry.item_events, self._context
-        if events is None:
-            return
-        with held_back():
-            durations = {0: context.durations.pop(self._tally.at, 0.0)}
-            (chunk,) = self._tally.in_flight()
-            events.land(chunk, answer._replace(durations=durations), again, {0: attempts})
-            self._reporter.tell_of_items()
-
-    def _in_context(self, call: Call) -> Call:
-        """Return ``call`` so that only the item runs inside of the map: not the input, nor what takes the results."""
-        environment = self._context.spec.environment
-        if environment is not None and environment.output != "inherit":
-            return self._in_whole_context(call)
-        context, inside = self._context, self._scope()
-        enter, enter_scope, current, current_scope = task_context.set, scope.set, task_context.get, scope.get
-
-        # Without tokens: a signal handler may raise before one is bound to a name.
-        def in_context(row: Any) -> Any:
-            before, scope_before = current(), current_scope()
-            try:
-                enter(context)
-                try:
-                    enter_scope(inside)
-                    return call(row)
-                finally:
-                    enter_scope(scope_before)
-            finally:
-                enter(before)
-
-        return in_context
-
-    def _in_whole_context(self, call: Call) -> Call:
-        return lambda row: self._inside(lambda: call(row))
-
-    def _inside(self, do: Callable[[], Any]) -> Any:
-        """Call ``do`` as an item is called."""
-        environment = self._context.spec.environment
-        before, scope_before = task_context.get(), scope.get()
-        try:
-            task_context.set(self._context)
-            scope.set(self._scope())
-            with environment.inside() if environment is not None else contextlib.nullcontext():
-                try:
-                    return do()
-                except BaseException as exc:  # noqa: BLE001 - raised below
-                    # Not through the context manager, which would write on it: its class may refuse that.
-                    raised = exc
-        finally:
-            try:
-                scope.set(scope_before)
-            finally:
-                task_context.set(before)
-        raise raised
-
-    def _scope(self) -> Scope:
-        return Scope((), self._context.spec.inherited)
-
     # --- begin and end ----------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        self._telemetry.router.catch_up()
-        self._reporter.advance({})
+        self._calls.router.catch_up()
+        self._calls.reporter.advance({})
 
     @property
     def window(self) -> int:
@@ -371,10 +221,10 @@ class Inline:
         if self._is_open:
             return
         self._is_open = True
-        self._timings.began = time.monotonic()
+        self._calls.timings.began = time.monotonic()
         ends.open_backend(self._plan)
-        self._reporter.start(1, exceptions.as_exception)
-        if self._reporter:
+        self._calls.reporter.start(1, exceptions.as_exception)
+        if self._calls.reporter:
             self._supervisor.start()
             if self._plan.lazy:
                 ends.close_at_exit(self)
@@ -398,10 +248,12 @@ class Inline:
             try:
                 ends.close_backend(self._plan.backend, error, complete=complete)
             finally:
-                self._telemetry.router.close(settle=False)
+                self._calls.router.close(settle=False)
                 if complete and self._plan.prompt and not self._plan.lazy and self._tally.at:
-                    rates.note_speed(self._plan.backend.name, self._plan.func, self._timings.elapsed / self._tally.at)
-                self._reporter.finish({}, complete=complete)
+                    rates.note_speed(
+                        self._plan.backend.name, self._plan.func, self._calls.timings.elapsed / self._tally.at
+                    )
+                self._calls.reporter.finish({}, complete=complete)
 
 
 def _mark(exc: Exception) -> tuple[Failed]:

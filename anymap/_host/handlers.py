@@ -52,12 +52,13 @@ class _Handlers:
     def replace(self) -> None:
         found = list(map(_signal.getsignal, _NUMBERS))
         if found != self._found:  # to look at each takes longer than to see that all are as they were
-            self._found = found
-            self._callable = [
+            written_in_python = [
                 (number, handler)
                 for number, handler in zip(_NUMBERS, found, strict=True)
                 if callable(handler) and handler != self._own
             ]
+            # Both or none: a handler may raise at any call above.
+            self._callable, self._found = written_in_python, found
         for number, handler in self._callable:
             self._real[number] = handler
             _signal.signal(number, self._own)
