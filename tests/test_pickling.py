@@ -480,8 +480,8 @@ def test_an_edited_module_is_seen_by_the_next_map(module: Path, name: str) -> No
 
 
 def test_modules_that_the_caller_can_import_are_imported_by_the_workers(backend: Backend, module: Path) -> None:
-    if backend.traits.remote or backend.name == "joblib":
-        pytest.skip("the workers of another's cluster, and those that joblib keeps, have a path of their own")
+    if backend.traits.remote:
+        pytest.skip("the workers of another's cluster have a path of their own")
     importlib.import_module(module.stem)
     assert pmap(lambda x: importlib.import_module("edited_by_test").answer(x), [1], backend=backend) == [2]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anymap._config.layers import portable
 from anymap._engine.callers import callers_level
 from anymap._errors import NotPicklable
-from anymap._host import guarded, live_messages, status_board, workspace
+from anymap._host import guarded, live_messages, process_state, status_board, workspace
 from anymap._propagate import item_environment
-from anymap._serialize import exceptions, object_table, packing
+from anymap._serialize import exceptions, modules, object_table, packing
 from anymap._worker import heartbeat
 from anymap._worker.context import task_context
 from anymap._worker.protocol import MapSpec
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anymap._engine.telemetry.router import MessageRouter
     from anymap._serialize.object_table import ObjectTable
     from anymap._worker.protocol import Answer
-    from anymap.backends.base import Channel, Traits
+    from anymap.backends.base import Backend, Channel, Traits
 
     Around = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -124,6 +124,7 @@ class InBytes:
         """A file was written to it, or nearly. Else the workspace is as it was, and need not be searched for what is left."""
         self._folder = self._workspace.folder if self._workspace is not None else None
         self.board = self._workspace.board if self._workspace is not None else heartbeat.RemoteBoard()
+        is_ours = not (remote or plan.backend.traits.borrowed)
         self._spec = MapSpec(
             map_id=self._classes.map_id,
             function=self._spilled(function),
@@ -132,12 +133,13 @@ class InBytes:
             channel=_channel(plan, self.board, router if tells is not None else None),
             timeout=plan.timeout,
             spool=self._folder,
-            parent=0 if remote or plan.backend.traits.borrowed else os.getpid(),
+            parent=os.getpid() if is_ours else 0,
             shares_memory=False,
             inherited=portable(plan.config.passed_on(plan.backend.workers)),
             places=None if remote else plan.backend.workers,
             tells=tells,
             environment=environment,
+            process_state=_process_state(plan.backend) if is_ours else None,
             around=around,
         )
 
@@ -184,6 +186,10 @@ def _route(traits: Traits) -> object_table.Route:
         return "engine" if traits.carries else "value"
     # Forks that were made earlier have not seen what has been shared since.
     return "fork" if traits.forks and not traits.borrowed else "file"
+
+
+def _process_state(backend: Backend) -> bytes:
+    return process_state.since_start() if backend.starts_anew else process_state.current(modules.caller_path())
 
 
 def _channel(

@@ -14,10 +14,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib.machinery import FileFinder
 from typing import TYPE_CHECKING, NamedTuple
 
 from anymap._errors import ConfigError
-from anymap._host import spill
+from anymap._host import process_state, spill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +45,23 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def caller_path() -> tuple[str, ...]:
-    """Return this process's ``sys.path``, with the current directory by its name."""
-    return tuple(os.path.abspath(entry) if entry == "" else entry for entry in sys.path)
+    """Return where this process finds modules now: ``sys.path``, with each directory by its whole name."""
+    if all(map(os.path.isabs, _text(sys.path))):
+        return tuple(_text(sys.path))
+    with suppress(FileNotFoundError):
+        return tuple(map(_whole, _text(sys.path)))
+    # The current directory has been removed: Python finds nothing below it.
+    return tuple(entry for entry in _text(sys.path) if os.path.isabs(entry))
+
+
+def _text(path: list[str]) -> list[str]:
+    return [entry for entry in path if isinstance(entry, str)]
+
+
+def _whole(entry: str) -> str:
+    # What Python has once looked for in a relative entry, it seeks there ever after; only the empty one is always current.
+    finder = sys.path_importer_cache.get(entry) if entry else None
+    return os.path.abspath(finder.path if isinstance(finder, FileFinder) else entry)
 
 
 def pack(names: Iterable[str]) -> Shipment:
@@ -113,6 +130,7 @@ def install(shipment: Shipment) -> None:
             if folder in sys.path:
                 sys.path.remove(folder)
             sys.path.insert(0, folder)
+            process_state.keep_on_path(folder)
             importlib.invalidate_caches()
             _installed.update(dict.fromkeys(shipment.names, shipment.digest))
 
@@ -126,6 +144,7 @@ def extend_path(path: tuple[str, ...]) -> None:
     global _extended  # noqa: PLW0603 - a fact about the process
     if path == _extended:
         return
+    process_state.keep_path()
     with _lock:
         sys.path += [entry for entry in path if entry not in sys.path and os.path.exists(entry)]
         _extended = path

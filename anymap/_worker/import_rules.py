@@ -10,7 +10,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from anymap._host import forks
+from anymap._errors import UnsupportedOption
+from anymap._host import forks, process_state
 from anymap._host.handlers import held_back
 from anymap._serialize.modules import caller_path
 
@@ -29,6 +30,15 @@ def statement(path: tuple[str, ...]) -> str:
         entries.append(home)
     # In ASCII: a command cannot have a path that does not decode.
     return f"import sys; sys.path[:] = {entries!a}"
+
+
+def require_folder() -> None:
+    """Raise ``UnsupportedOption`` where the current folder has been removed: multiprocessing and loky start workers in it."""
+    if not process_state.current_folder():
+        raise UnsupportedOption(
+            "joblib starts its workers in the current folder, and that has been removed: change to another one, or use "
+            "backend='processes', whose workers then have none, as this process has none"
+        )
 
 
 @contextmanager
@@ -73,7 +83,4 @@ def _searches_folder_first() -> bool:
     """Whether the caller itself prefers modules of the current folder to those of the standard library."""
     path, library = caller_path(), os.path.dirname(os.__file__)
     before = path[: path.index(library)] if library in path else path
-    try:
-        return os.getcwd() in before
-    except FileNotFoundError:
-        return False
+    return process_state.current_folder() in before

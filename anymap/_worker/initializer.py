@@ -6,7 +6,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anymap._host import forks, guarded
+from anymap._host import forks, guarded, process_state
 from anymap._serialize.share import Shared, share
 
 if TYPE_CHECKING:
@@ -31,14 +31,23 @@ class Initializer:
 
     def prepare(self) -> None:
         """Prepare this worker, unless that is done. What the initializer raises is the error of the item."""
-        if getattr(_here, "prepared_by", None) == self._call.key:
-            return
+        served = process_state.served()
+        if getattr(_here, "prepared_by", None) != self._call.key:
+            before = process_state.of_this_process() if served else None
+            self._run()
+            _here.change = process_state.difference(before, process_state.of_this_process()) if before else None
+            _here.prepared_by = self._call.key
+        elif served != _here.served and _here.change is not None:
+            # The map has begun in the caller's environment, as all do, and this one's has the pool's added.
+            process_state.add(_here.change)
+        _here.served = served
+
+    def _run(self) -> None:
         try:
             self._call.get()()
         except Exception as exc:
             guarded.add_note(exc, "anymap: raised by the initializer, before the item")
             raise
-        _here.prepared_by = self._call.key
 
 
 def initializer(func: Callable[..., object] | None, args: Iterable[Any]) -> Initializer | None:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from anymap._host import descendants, endings, framing, parent_watch
+from anymap._host import descendants, endings, framing, parent_watch, process_state
 from anymap._host.interrupts import ignore_interrupts
 
 HOOKS = 2.0
@@ -30,6 +30,7 @@ def main(fd: int) -> None:
 
 def _prepare(given: dict[str, Any]) -> None:
     """Become what the caller is, but for its ``__main__``, which stays its own."""
+    process_state.enter(given["folder"])
     sys.path[:] = given["path"]
     sys.argv[:] = given["argv"]
     if given["authkey"] is not None:

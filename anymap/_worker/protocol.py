@@ -59,6 +59,8 @@ class MapSpec(NamedTuple):
     """Where memory is shared: the context of the task that called the map, if a task did."""
     environment: Any = None
     """What items find around them; see ``_environment``. ``None``: what is there."""
+    process_state: bytes | None = None
+    """What the worker's process becomes before the map; ``None``: what it is."""
 
 
 class TaskData:

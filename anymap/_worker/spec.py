@@ -12,6 +12,7 @@ from typing import Any
 
 from anymap._errors import UnsupportedOption
 from anymap._host import inner_threads as libraries
+from anymap._host import process_state
 from anymap._serialize import modules
 from anymap._worker import interpreter
 
@@ -27,6 +28,7 @@ class WorkerSpec:
 
     command: tuple[str, ...]
     folder: str
+    """Empty where that has been removed."""
     path: tuple[str, ...]
     environment: frozenset[tuple[str, str]]
     authkey: bytes | None
@@ -40,6 +42,7 @@ class WorkerSpec:
         """Return what a new worker is told before its first task."""
         return {
             "path": list(self.path),
+            "folder": self.folder,
             "argv": sys.argv,
             "authkey": self.authkey,
             "tracker": self.tracker,
@@ -57,7 +60,7 @@ def current(workers: int, max_items: int | None = None, inner_threads: int | Non
         )
     return WorkerSpec(
         command=(_executable(), *subprocess._args_from_interpreter_flags()),  # type: ignore[attr-defined]
-        folder=_folder(),
+        folder=process_state.current_folder(),
         path=modules.caller_path(),
         environment=_environment(inner_threads, workers),
         authkey=_authkey(),
@@ -72,13 +75,6 @@ def _executable() -> str:
     chosen = spawn.get_executable() if spawn is not None else None
     remedy = "Give the path of one to multiprocessing.set_executable()"
     return interpreter.checked(chosen or sys.executable, remedy)
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return os.sep
 
 
 _known: tuple[Any, dict[Any, Any], frozenset[tuple[str, str]]] = (None, {}, frozenset())

@@ -38,7 +38,6 @@ def start_interpreter(wanted: WorkerSpec, line: socket.socket) -> Process:
         return subprocess.Popen(
             [*wanted.command, "-c", code],
             stdin=subprocess.DEVNULL,
-            cwd=wanted.folder,
             env=dict(wanted.environment),
             pass_fds=inherited,
         )

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from anymap._errors import OUT_OF_MEMORY
-from anymap._host import by_value, guarded, status_board
+from anymap._host import by_value, guarded, process_state, status_board
 from anymap._serialize import exception_parts, exceptions, packing
 from anymap._worker import maps, protocol
 from anymap._worker.context import entered, task_context
@@ -117,6 +117,8 @@ def run(task: Task) -> Answer:
     if spec.parent:
         set_up_process(spec.parent)
     try:
+        if spec.process_state is not None and os.getpid() != spec.parent:
+            process_state.take_over(spec.map_id, spec.process_state)
         with entered(task) as taken:
             if spec.tells is not None and spec.board is not None:
                 # What is told while the function is loaded is to be waited for, too.

@@ -91,6 +91,10 @@ class Backend(abc.ABC):
     workers: int = 1
     """How many tasks run at once; set by ``open``."""
 
+    starts_anew: bool = False
+    """The workers were started in the current folder of now, with the variables and the ``sys.path`` of now, or forked;
+    set by ``open``. Others are told these with each task."""
+
     inner_threads: int | None = None
     """How many threads numerical libraries may use in each worker; ``None``: an even share of the CPUs. Set before ``open``."""
     idle_timeout: float = 60.0

@@ -151,6 +151,7 @@ class Dask(Backend):
         self._own = local_cluster.lease(workers, self.inner_threads, self.idle_timeout)
         self._exit.callback(self._own.give_back, workers)
         self.traits = Traits(kills=True)
+        self.starts_anew = True
         return self._own.client
 
     def _connect(self, address: str, security: Security | None) -> Client:

@@ -304,6 +304,8 @@ class _Loky(_Engine):
         with reusable_executor._executor_lock:
             given = _size_of_busy_executor() or wanted
             _give_size(given)
+            if not _has_workers(given):
+                import_rules.require_folder()
             self._parallel.n_jobs = given
             self._parallel.__enter__()
         self._parallel.n_jobs = wanted
@@ -432,6 +434,11 @@ def _size_of_busy_executor() -> int:
     return size
 
 
+def _has_workers(size: int) -> bool:
+    executor = reusable_executor._executor
+    return executor is not None and not executor._flags.shutdown and _count_alive(executor) >= size
+
+
 def _let_feeder_end(queue: Any) -> None:
     """Close our reading end of a lost executor's queue: the thread that writes to it would wait for ever for a reader."""
     if queue is not None:
@@ -494,6 +501,8 @@ class _Pool(pool_deaths.OnPool, _Engine):
         settings = getattr(self._parallel, "_backend_kwargs", None) or self._parallel._backend_args
         given = settings.get("context") or multiprocessing.get_context()
         settings["context"] = pool_deaths.remembering(getattr(given, "given", given))
+        if given.get_start_method() != "fork":
+            import_rules.require_folder()
         with interrupts_held_back(), import_rules.for_multiprocessing():
             self._parallel.__enter__()
         self._folders.append(backend._pool._temp_folder_manager)

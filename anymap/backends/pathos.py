@@ -33,6 +33,7 @@ class Pathos(pool_deaths.OnPool):
 
     name: ClassVar[str] = "pathos"
     traits = Traits(kills=True, forks=True)
+    starts_anew = True
 
     def open(self, workers: int | None) -> None:
         self.workers = self.expected_workers(workers)

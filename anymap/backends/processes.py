@@ -38,6 +38,7 @@ class Processes(Backend):
 
     name: ClassVar[str] = "processes"
     traits = Traits(kills=True)
+    starts_anew = True
 
     def __init__(
         self, *, start_method: Literal["spawn", "fork"] = "spawn", max_tasks_per_worker: int | None = None
