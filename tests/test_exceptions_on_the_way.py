@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copyreg
+import logging
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Never, Self
 
+import numpy as np
 import pytest
 
+import anymap
 from anymap import MapError, RemoteError, failure, pmap
 from anymap._host import guarded
 
@@ -232,12 +236,13 @@ def test_an_exception_arrives_as_it_was_raised(backend: Backend) -> None:
 
 
 def test_an_exception_that_is_a_result_an_item_or_in_one_is_not_changed(backend: Backend) -> None:
-    for name, make in MADE.items():
-        expected = (name, told(make()))
-        [result] = pmap(made, [name], backend=backend)
+    results = pmap(made, list(MADE), backend=backend, workers=2)
+    items = [make() for make in MADE.values()]
+    seen = pmap(lambda exc: (told(exc), Holder(exc)), items, backend=backend, workers=2)
+    for name, result, (in_worker, holder) in zip(MADE, results, seen, strict=True):
+        expected = (name, told(made(name)))
         assert (name, told(result)) == expected
-        [[result, holder]] = pmap(lambda exc: [told(exc), Holder(exc)], [make()], backend=backend)
-        assert (name, result) == expected
+        assert (name, in_worker) == expected
         assert (name, told(holder.exc)) == expected
 
 
@@ -273,6 +278,45 @@ def test_what_is_no_exception_by_its_class_is_returned_unchanged(backend: Backen
     made: list[BaseException] = [SystemExit(3), KeyboardInterrupt("now"), BaseExceptionGroup("g", [SystemExit("text")])]
     results = pmap(lambda x: made[x], range(3), backend=backend)
     assert [told(result) for result in results] == [told(exc) for exc in made]
+
+
+def test_an_exception_with_a_large_array_is_not_changed(backend: Backend) -> None:
+    class Local(Exception):  # noqa: N818
+        def __init__(self, size: int) -> None:
+            super().__init__(f"so many: {size}")
+            self.array = np.arange(size)
+
+    def fail(size: int) -> Never:
+        raise Local(size)
+
+    size = 1_000_000
+    [error] = pmap(fail, [size], backend=backend, on_error="return")
+    assert (type(error), str(error), error.array[-1]) == (Local, f"so many: {size}", size - 1)
+
+
+user: ContextVar[Exception] = ContextVar("user")
+
+
+def text_of_user(_: int) -> str:
+    return str(user.get())
+
+
+def test_an_exception_in_a_context_variable_is_not_changed(backend: Backend) -> None:
+    token = user.set(NoUser("ann"))
+    try:
+        with anymap.using(context=[f"{__name__}:user"]):
+            assert pmap(text_of_user, [0], backend=backend) == ["no such user: ann"]
+    finally:
+        user.reset(token)
+
+
+def test_an_exception_in_a_log_record_is_not_changed(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    def log(_: int) -> None:
+        logging.getLogger("of_this_test").warning("text", extra={"error": NoUser("ann")})
+
+    pmap(log, [0], backend=backend)
+    [record] = [record for record in caplog.records if record.name == "of_this_test"]
+    assert (type(record.error), str(record.error)) == (NoUser, "no such user: ann")
 
 
 class Recreates(Exception):  # noqa: N818

@@ -125,10 +125,10 @@ def make(odd: str) -> Exception:
     return ODD[odd]()
 
 
-def raise_at_two(odd: str, x: int) -> int:
-    if x == 2:
+def raise_odd(odd: str | None) -> int:
+    if odd is not None:
         raise make(odd)
-    return x
+    return 0
 
 
 def note_of(error: object) -> str:
@@ -136,27 +136,32 @@ def note_of(error: object) -> str:
     return "\n".join(map(guarded.text, guarded.attributes(error)["__notes__"]))
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_an_odd_exception_costs_its_item_alone(backend: Backend, odd: str) -> None:
-    names, items = [odd] * 4, range(4)
-    returned = pmap(raise_at_two, names, items, backend=backend, workers=2, on_error="return")
-    assert returned[:2] + returned[3:] == [0, 1, 3]
-    assert "item 2 " in note_of(returned[2])
-    assert failure(returned[2]).index == 2  # type: ignore[union-attr]
-    assert pmap(raise_at_two, names, items, backend=backend, workers=2, on_error="skip") == [0, 1, 3]
+def test_an_odd_exception_costs_its_item_alone(backend: Backend) -> None:
+    names = [None, *ODD, None]
+    fails = range(1, len(ODD) + 1)
+    returned = pmap(raise_odd, names, backend=backend, workers=2, on_error="return")
+    assert (returned[0], returned[-1]) == (0, 0)
+    for index in fails:
+        assert f"item {index} " in note_of(returned[index])
+        assert failure(returned[index]).index == index  # type: ignore[union-attr]
+    assert pmap(raise_odd, names, backend=backend, workers=2, on_error="skip") == [0, 0]
     with pytest.raises(MapError) as group:
-        pmap(raise_at_two, names, items, backend=backend, workers=2, on_error="group")
-    assert [found.index for found in group.value.failures] == [2]
-    with pytest.raises(type(returned[2])) as raised:
-        pmap(raise_at_two, names, items, backend=backend, workers=2, retries=Retry(1, on=ValueError))
-    assert failure(raised.value).index == 2  # type: ignore[union-attr]
+        pmap(raise_odd, names, backend=backend, workers=2, on_error="group", retries=Retry(1, on=ValueError))
+    assert [found.index for found in group.value.failures] == [*fails]
+
+
+def test_an_odd_exception_is_raised(backend: Backend) -> None:
+    for odd in ODD:
+        with pytest.raises(Exception) as raised:
+            pmap(raise_odd, [None, odd, None], backend=backend, workers=2)
+        assert failure(raised.value).index == 1  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_exception_of_a_call_is_the_calls(odd: str) -> None:
     with Executor(1, backend="threads") as executor:
-        assert "item 0 " in note_of(executor.submit(raise_at_two, odd, 2).exception())
-        assert executor.submit(raise_at_two, odd, 3).result() == 3
+        assert "item 0 " in note_of(executor.submit(raise_odd, odd).exception())
+        assert executor.submit(raise_odd, None).result() == 0
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -24,15 +24,15 @@ def values(names: Iterable[str]) -> Values:
 
 
 def pack(travelling: Values) -> bytes:
-    from anymap._host import by_value  # noqa: PLC0415 - only wanted by few
+    from anymap._serialize import exception_parts  # noqa: PLC0415 - only wanted by few
 
     for name, value in travelling:
         try:
-            by_value.dumps(value)
+            exception_parts.dumps(value)
         except Exception as exc:
             message = f"the context variable {name!r} cannot be sent to other processes: {type(exc).__name__}: {guarded.text(exc)}"
             raise NotPicklable(message) from exc
-    return by_value.dumps(travelling)
+    return exception_parts.dumps(travelling)
 
 
 def around(func: Callable[..., Any], travelling: Values | bytes) -> Callable[..., Any]:

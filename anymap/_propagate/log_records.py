@@ -16,6 +16,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._host import forks, live_messages
+from anymap._serialize import exception_parts
 from anymap._worker.context import task_context
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _message(record: logging.LogRecord) -> Any:
 
 def _packed(value: Any) -> bytes | None:
     try:
-        packed = pickle.dumps(value, 5)
+        packed = exception_parts.dumps(value, by_name=True)
     except Exception:  # noqa: BLE001 - what does not pickle stays here
         return None
     return packed if len(packed) <= _LONGEST else None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import builtins
 import copyreg
+import io
+import pickle
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -27,14 +29,21 @@ _NOT_SENT = (vars(AttributeError)["obj"], *(vars(BaseExceptionGroup)[name] for n
 """What has no attribute may be of any size, and ``pickle`` does not send it either. Groups are made of the others."""
 
 
-class InParts:
-    """Pickles, with any pickler, to what loads as an exception."""
+class _ByName(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        return reduce(obj) if issubclass(type(obj), BaseException) else NotImplemented
 
-    def __init__(self, exc: BaseException) -> None:
-        self._exc = exc
 
-    def __reduce__(self) -> _Reduced:
-        return reduce(self._exc)
+class _ByValue(by_value.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        return reduce(obj) if issubclass(type(obj), BaseException) else super().reducer_override(obj)
+
+
+def dumps(value: object, *, by_name: bool = False) -> bytes:
+    """Pickle what may hold exceptions and concerns no map; ``by_name``: no class or function goes by value."""
+    file = io.BytesIO()
+    (_ByName if by_name else _ByValue)(file, protocol=5).dump(value)
+    return file.getvalue()
 
 
 def reduce(exc: BaseException) -> _Reduced:

@@ -108,6 +108,13 @@ def pack(values: Sequence[Any], table: ObjectTable, *, to_file: bool = False) ->
         return _pack_sparingly(values, table, to_file=to_file)
 
 
+def dumps(value: Any, table: ObjectTable) -> bytes:
+    """Pickle one value, its buffers too."""
+    file = io.BytesIO()
+    Pickler(file, table).dump(value)
+    return file.getvalue()
+
+
 def pack_function(func: Any, table: ObjectTable, *, to_file: bool = False) -> tuple[Payload, dict[int, Exception]]:
     """Pack a map's function, as :func:`pack` does. One that goes by its name is not searched."""
     if _goes_by_name(func):

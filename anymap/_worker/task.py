@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from anymap._errors import OUT_OF_MEMORY
-from anymap._host import by_value, guarded, process_state, status_board
+from anymap._host import guarded, process_state, status_board
 from anymap._serialize import exception_parts, exceptions, packing
 from anymap._worker import maps, protocol
 from anymap._worker.context import entered, task_context
@@ -131,7 +131,7 @@ def run(task: Task) -> Answer:
     except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
         traceback = guarded.get(exc, "__traceback__")
         guarded.put(exc, "__traceback__", exceptions.users_part(traceback) or traceback)
-        broken = exceptions.encode(exc, _dumps_in_parts)
+        broken = exceptions.encode(exc, exception_parts.dumps)
         return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
 
 
@@ -209,11 +209,7 @@ def _answer_in_bytes(task: Task, kept: KeptMap, rows: list[Any] | Unpacked | _No
     ran = _run_on_board(task, kept, rows)
 
     def dumps(value: Any) -> bytes:
-        payload, refused = packing.pack([value], kept.classes)
-        if refused:
-            raise refused[0]
-        data: bytes = pickle.dumps(packing.unpack(payload)[0]) if payload.buffers else payload.data
-        return data
+        return packing.dumps(value, kept.classes)
 
     payload, refused = _pack_results(ran.values, kept.classes, to_file=task.spec.spool is not None)
     failures = [(position, exceptions.encode(exc, dumps), seconds) for position, exc, seconds in ran.failures]
@@ -245,7 +241,3 @@ def _blame(what: str, exc: Exception) -> Exception:
     renamed = type(exc)(f"the {what} cannot be sent back: {exc}")
     renamed.__cause__ = exc.__cause__
     return renamed
-
-
-def _dumps_in_parts(exc: BaseException) -> bytes:
-    return by_value.dumps(exception_parts.InParts(exc))
