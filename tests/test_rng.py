@@ -6,14 +6,19 @@ import os
 import random
 import signal
 import sys
+import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 import pytest
 
 from anymap import ConfigError, pmap, rng
+from anymap.backends import Processes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anymap.backends.base import Backend
@@ -101,3 +106,103 @@ def test_a_seed_is_a_whole_number(seed: Any) -> None:
 
 def test_the_seed_may_be_numpys() -> None:
     assert pmap(draw, range(3), seed=np.int64(42), backend="serial") == children(42, 3)
+
+
+# --- the generators that all code of a process shares -------------------------------------------------------------------
+
+rand = np.random.rand
+
+FORKING = [
+    pytest.param(Processes(start_method="fork"), id="forks", marks=pytest.mark.processes),
+    pytest.param("pathos", id="pathos", marks=pytest.mark.pathos),
+]
+IN_PROCESSES = [
+    *FORKING,
+    pytest.param("processes", id="processes", marks=pytest.mark.processes),
+    pytest.param("joblib", id="joblib", marks=pytest.mark.joblib),
+    pytest.param("dask", id="dask", marks=[pytest.mark.dask, pytest.mark.full]),
+]
+
+
+def draws_of_workers(func: Callable[[int], Any], backend: Any) -> list[Any]:
+    """Return the first number that each of two workers draws."""
+    found = pmap(lambda item: (os.getpid(), func(item)), range(24), backend=backend, workers=2, chunksize=1)
+    firsts: dict[int, Any] = {}
+    for pid, number in found:
+        firsts.setdefault(pid, number)
+    assert len(found) == len({number for _, number in found}), found
+    return list(firsts.values())
+
+
+@pytest.mark.parametrize("backend", FORKING)
+def test_forks_draw_different_numbers(backend: Any) -> None:
+    rand()
+    random.random()
+    draws_of_workers(lambda _: float(rand()), backend)
+    draws_of_workers(lambda _: random.random(), backend)
+
+
+def test_forks_of_joblib_draw_different_numbers() -> None:
+    rand()
+    with joblib.parallel_config("multiprocessing"):
+        draws_of_workers(lambda _: float(rand()), "joblib")
+
+
+@pytest.mark.parametrize("name", ["torch", "sympy.core.random"])
+def test_other_libraries_that_are_loaded_are_seeded_anew_in_forks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType(name)
+    library.seed = lambda: setattr(library, "state", os.getpid())  # type: ignore[attr-defined]
+    library.state = 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, name, library)
+    backend = Processes(start_method="fork")
+    states = pmap(lambda _: (os.getpid(), sys.modules[name].state), range(4), backend=backend, workers=2)
+    assert all(state == pid for pid, state in states)
+    assert library.state == 0
+
+
+def test_the_kind_of_numpys_generator_stays() -> None:
+    former = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(1))
+    try:
+        kinds = pmap(
+            lambda _: type(np.random.get_bit_generator()).__name__,
+            range(2),
+            backend=Processes(start_method="fork"),
+            workers=1,
+        )
+        assert kinds == ["PCG64"] * 2
+    finally:
+        np.random.set_bit_generator(former)
+
+
+def test_a_lock_of_numpys_that_another_thread_holds_is_no_trouble() -> None:
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with np.random.mtrand._rand._bit_generator.lock:
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    try:
+        assert pmap(abs, [-1], backend=Processes(start_method="fork"), workers=1) == [1]
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("backend", IN_PROCESSES)
+@pytest.mark.parametrize(("func", "argument"), [(random.getrandbits, 64), (np.random.rand, 1)], ids=["random", "numpy"])
+def test_a_function_of_the_shared_generator_draws_from_the_workers_own(backend: Any, func: Any, argument: int) -> None:
+    func(argument)
+    found = pmap(func, [argument] * 20, backend=backend, workers=2, chunksize=1)
+    assert len({float(number) for number in map(np.ravel, found) for number in number}) == 20
+
+
+@pytest.mark.parametrize("backend", IN_PROCESSES)
+def test_a_generator_of_the_callers_own_is_copied_as_it_is(backend: Any) -> None:
+    own, numpys = random.Random(5), np.random.default_rng(6)
+    expected = random.Random(5).random(), np.random.default_rng(6).random()
+    assert pmap(lambda _: (own.random(), numpys.random()), [0], backend=backend, workers=1) == [expected]

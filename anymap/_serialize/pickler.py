@@ -23,7 +23,7 @@ from cloudpickle.cloudpickle import (
     subimport,
 )
 
-from anymap._host import by_value
+from anymap._host import by_value, random_state
 from anymap._serialize import classes, exception_parts, object_table, rebuilt, stand_ins
 from anymap._serialize import importable as _importable
 from anymap._serialize.calls import Call
@@ -196,6 +196,8 @@ class Pickler(by_value.Pickler):
         if kind is object:
             place = _importable.place_of_bare(obj)
             return place if place is not None and _importable.is_importable(place.module) else None
+        if kind.__module__ in random_state.HOMES:
+            return _importable.place_of_instance(obj)
         if _importable.has_instances_beside(kind) and object_table.is_sentinel(obj):
             return _importable.place_of_instance(obj)
         return None

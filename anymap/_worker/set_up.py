@@ -7,7 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from anymap._host import parent_watch
+from anymap._host import parent_watch, random_state
 
 if TYPE_CHECKING:
     from anymap._worker.protocol import MapSpec
@@ -26,6 +26,7 @@ def set_up_process(parent: int) -> None:
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent_watch.end_with(parent)
+    random_state.reseed()
 
 
 def worker_name(spec: MapSpec) -> str:
