@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 
-from anymap import Executor, MapError, Pool, Retry, failure, pmap
+from anymap import Executor, MapError, Pool, RemoteError, Retry, failure, pmap
 from anymap._host import guarded
+from anymap.backends import Dask, Processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,6 +218,22 @@ def test_an_odd_exception_of_an_item_or_a_result_on_its_way_is_the_items(
     ):
         assert results[0] in (0, False)
         assert "item 1 " in note_of(results[1])
+
+
+class OddFunction(CannotBeLoaded):
+    def __call__(self, x: int) -> int:
+        return x
+
+
+@pytest.mark.parametrize("name", ["processes", pytest.param("dask", marks=pytest.mark.dask)])
+def test_an_odd_exception_of_a_function_that_is_loaded_is_told(name: str, request: pytest.FixtureRequest) -> None:
+    backend = Dask(scheduler_file=request.getfixturevalue("dask_cluster")) if name == "dask" else Processes()
+    for odd in ODD:
+        with pytest.raises(Exception) as raised:
+            pmap(OddFunction(odd), [1, 2], backend=backend, workers=2)
+        assert "could not run what it was sent" in note_of(raised.value)
+        told = raised.value.type_name if type(raised.value) is RemoteError else guarded.type_name(raised.value)
+        assert told == guarded.type_name(make(odd))
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -124,15 +124,27 @@ def run(task: Task) -> Answer:
                 # What is told while the function is loaded is to be waited for, too.
                 taken.board, taken.offset = maps.attached(spec.board), status_board.item_offset(task.slot)
             if spec.environment is None:
-                return _with_extras(_answer_or_end(task, maps.find(task)), taken)
+                return _with_extras(_answer_or_broken(task), taken)
             spec.environment.settle()
             with spec.environment.over(taken):
-                return _with_extras(_answer_or_end(task, maps.find(task)), taken)
-    except BaseException as exc:  # noqa: BLE001 - loading runs the user's code; and an engine may not survive an error
-        traceback = guarded.get(exc, "__traceback__")
-        guarded.put(exc, "__traceback__", exceptions.users_part(traceback) or traceback)
-        broken = exceptions.encode(exc, exception_parts.dumps)
-        return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(spec), task.slot, broken)
+                return _with_extras(_answer_or_broken(task), taken)
+    except BaseException as exc:  # noqa: BLE001 - an engine may not survive an error
+        return _broken(task, exc)
+
+
+def _answer_or_broken(task: Task) -> Answer:
+    # Here, as contextlib's managers set attributes of what passes through them, which its class may refuse.
+    try:
+        return _answer_or_end(task, maps.find(task))
+    except BaseException as exc:  # noqa: BLE001 - loading runs the user's code
+        return _broken(task, exc)
+
+
+def _broken(task: Task, exc: BaseException) -> Answer:
+    traceback = guarded.get(exc, "__traceback__")
+    guarded.put(exc, "__traceback__", exceptions.users_part(traceback) or traceback)
+    broken = exceptions.encode(exc, exception_parts.dumps)
+    return Answer(0, None, [], 0.0, 0.0, 0.0, worker_name(task.spec), task.slot, broken)
 
 
 def _with_extras(answer: Answer, taken: TaskContext) -> Answer:
