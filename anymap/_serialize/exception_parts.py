@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=BaseException)
 _Reduced = str | tuple[Any, ...]
 
-_BUILT_IN = {id(kind) for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)}
+_BUILT_IN = {
+    id(kind): kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)
+}
+_ARGUMENTS_ALONE = {key for key, kind in _BUILT_IN.items() if kind.__basicsize__ == BaseException.__basicsize__}
+"""Those that have no other fields, and take any arguments."""
 _REDUCERS = ("__reduce_ex__", "__reduce__", "__setstate__")
-_NO_FIELDS = ("__dict__", "__weakref__", "__traceback__", "__cause__", "__context__", "__suppress_context__")
+_ARGUMENTS = {"args": vars(BaseException)["args"]}
+_DESCRIPTORS = (MemberDescriptorType, GetSetDescriptorType)
+_NO_FIELDS = ("__dict__", "__weakref__")
 _NOT_SENT = (vars(AttributeError)["obj"], *(vars(BaseExceptionGroup)[name] for name in ("message", "exceptions")))
 """What has no attribute may be of any size, and ``pickle`` does not send it either. Groups are made of the others."""
 
@@ -48,6 +54,8 @@ def dumps(value: object, *, by_name: bool = False) -> bytes:
 
 def reduce(exc: BaseException) -> _Reduced:
     """Return what ``__reduce__`` should."""
+    if id(type(exc)) in _ARGUMENTS_ALONE:
+        return BaseException.__reduce__(exc)
     for attempt in (_by_own_reducer, _in_parts):
         try:
             if (reduced := attempt(exc)) is not None:
@@ -86,11 +94,12 @@ def _state(exc: BaseException) -> _State:
 
 
 def _fields(kind: type) -> dict[str, Any]:
-    return {
+    return _ARGUMENTS | {
         name: field
         for each in reversed(kind.__mro__[:-1])
+        if id(each) not in _ARGUMENTS_ALONE
         for name, field in vars(each).items()
-        if isinstance(field, MemberDescriptorType | GetSetDescriptorType)
+        if type(field) in _DESCRIPTORS
         if name not in _NO_FIELDS and field not in _NOT_SENT
     }
 
