@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -15,7 +15,9 @@ OTHER_PROCESSES = [pytest.param(name, marks=getattr(pytest.mark, name)) for name
 
 def have_patched(monkeypatch: pytest.MonkeyPatch, library: str, module: str) -> None:
     name, asked = PATCHED[library]
-    monkeypatch.setitem(sys.modules, name, SimpleNamespace(**{asked: module.__eq__}))  # type: ignore[arg-type]
+    stand_in = ModuleType(name)
+    setattr(stand_in, asked, module.__eq__)
+    monkeypatch.setitem(sys.modules, name, stand_in)
 
 
 @pytest.mark.parametrize("library", PATCHED)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import sys
 from typing import TYPE_CHECKING, Any
 
-from anymap._host import guarded
+from anymap._host import guarded, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +51,7 @@ def _check_iterable(iterable: Any, position: int, name: str) -> None:
     if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
         raise TypeError(f"{name}'s iterable {position} is not iterable but of type {type(iterable).__name__!r}")
     for library, instead in _ROWS.items():
-        frame = getattr(sys.modules.get(library), "DataFrame", None)
+        frame = loaded.attribute(library, "DataFrame")
         if isinstance(frame, type) and isinstance(iterable, frame):
             raise TypeError(
                 f"{name}'s iterable {position} is a data frame of {library}, which does not iterate over its rows: give {instead}"

@@ -26,7 +26,7 @@ _THREADS_OF = {"grpc": re.compile(r"event_engine|grpc_"), "polars": re.compile(r
 
 def dangerous_libraries() -> list[str]:
     """Return which libraries are known not to survive a fork of this process as it is now."""
-    loaded = [name for name in _THREADS_OF if name in sys.modules]
+    loaded = [name for name in _THREADS_OF if sys.modules.get(name) is not None]
     if not loaded:
         return []
     threads = _names_of_threads()

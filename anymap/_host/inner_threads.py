@@ -67,7 +67,7 @@ def _apply() -> None:
 def _controller() -> Any:
     """Return what knows the libraries that are loaded; ``None`` where there can be none, or where it cannot be told."""
     global _known  # noqa: PLW0603 - a cache of the process: to look for them takes longer than a small map
-    if "numpy" not in sys.modules or importlib.util.find_spec("threadpoolctl") is None:
+    if sys.modules.get("numpy") is None or importlib.util.find_spec("threadpoolctl") is None:
         return None
     if _known[0] != len(sys.modules):
         import threadpoolctl  # noqa: PLC0415 - only where it is of use

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
-from anymap._host import forks
+from anymap._host import forks, loaded
 
 HOMES = ("random", "numpy.random.mtrand")
 """The modules that have such a generator as an object, which the functions of ``random`` and ``numpy.random`` are methods of."""
@@ -33,11 +30,10 @@ def reseed() -> None:
     if not _is_fork:
         return
     _is_fork = False
-    numpy: Any = sys.modules.get("numpy.random")
-    if hasattr(numpy, "set_bit_generator"):
+    numpy = loaded.variables("numpy.random")
+    if "set_bit_generator" in numpy:
         # Not by its seed(), which takes a lock that another thread may have held when the process was forked.
-        numpy.set_bit_generator(type(numpy.get_bit_generator())())
+        numpy["set_bit_generator"](type(numpy["get_bit_generator"]())())
     for name in _SEEDS:
-        library: Any = sys.modules.get(name)
-        if hasattr(library, "seed"):
-            library.seed()
+        if (seed := loaded.attribute(name, "seed")) is not None:
+            seed()

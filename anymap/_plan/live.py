@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 from operator import itemgetter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from anymap._errors import ConfigError, UnsupportedOption
 from anymap._hints import did_you_mean_backend
+from anymap._host import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +85,7 @@ def _classes(table: Mapping[str, Maker | str]) -> Iterator[tuple[type, Maker | s
     """Yield the classes in a table whose modules have been imported."""
     for kind, make in table.items():
         module, _, name = kind.rpartition(".")
-        cls = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        cls = loaded.variables(module).get(name)
         if isinstance(cls, type):
             yield cls, make
 

@@ -10,12 +10,11 @@ import contextlib
 import logging
 import os
 import pickle
-import sys
 import traceback
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._host import forks, live_messages
+from anymap._host import forks, live_messages, loaded
 from anymap._serialize import exception_parts
 from anymap._worker.context import task_context
 
@@ -109,8 +108,9 @@ def this_process() -> tuple[str, int]:
 
 def find_class(module: str, qualname: str) -> type[Warning] | None:
     """Return the class of that name, if its module has been imported."""
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
+    outer, *inner = qualname.split(".")
+    found: Any = loaded.variables(module).get(outer)
+    for name in inner:
         found = getattr(found, name, None)
     return found if isinstance(found, type) and issubclass(found, Warning) else None
 

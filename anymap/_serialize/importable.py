@@ -8,7 +8,9 @@ from operator import attrgetter
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudpickle.cloudpickle import _is_registered_pickle_by_value
+from cloudpickle.cloudpickle import list_registry_pickle_by_value
+
+from anymap._host import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +41,9 @@ def _is_found(name: str) -> bool:
     package = name.rpartition(".")[0]
     if package and not is_importable(package):
         return False
-    path = getattr(sys.modules.get(package), "__path__", None)
+    path = loaded.variables(package).get("__path__", ()) if package else None
     spec = next(filter(None, (_ask(finder, name, path) for finder in sys.meta_path)), None)
-    return spec is not None and _is_of(spec, sys.modules.get(name))
+    return spec is not None and _is_of(spec, loaded.variables(name))
 
 
 def _ask(finder: Any, name: str, path: Any) -> ModuleSpec | None:
@@ -52,11 +54,11 @@ def _ask(finder: Any, name: str, path: Any) -> ModuleSpec | None:
     return found
 
 
-def _is_of(spec: ModuleSpec, module: Any) -> bool:
+def _is_of(spec: ModuleSpec, variables: dict[str, Any]) -> bool:
     """Tell whether what would be imported is what is here: another folder may hold something of the same name."""
-    file = getattr(module, "__file__", None)
+    file = variables.get("__file__")
     if file is None:
-        return list(spec.submodule_search_locations or ()) == list(getattr(module, "__path__", ()))
+        return list(spec.submodule_search_locations or ()) == list(variables.get("__path__", ()))
     return not spec.has_location or spec.origin == file
 
 
@@ -64,7 +66,7 @@ def by_name(module: str, path: str) -> Any:
     """Return what a loaded module has at a path, or ``None``."""
     try:
         return attrgetter(path)(sys.modules[module])
-    except (AttributeError, KeyError):
+    except Exception:  # noqa: BLE001 - what is there may be no module, and answers as it likes
         return None
 
 
@@ -112,7 +114,7 @@ def has_instances_beside(kind: type) -> bool:
     """Tell whether the module of a class has names for instances of it, as it has for sentinels."""
     if not is_importable(kind.__module__):
         return False
-    variables = _dictionary(kind.__module__)
+    variables = loaded.variables(kind.__module__)
     size, kinds = _kinds.get(kind.__module__, (-1, frozenset()))
     if size != len(variables):
         kinds = frozenset(map(id, map(type, list(variables.values()))))
@@ -160,16 +162,7 @@ def _all_variables() -> Iterator[tuple[str, str, Any]]:
 
 
 def _variables(module: str) -> list[tuple[str, Any]]:
-    return list(_dictionary(module).items())
-
-
-def _dictionary(module: str) -> dict[str, Any]:
-    """Return what a module has, without asking the module: it may load something, or raise."""
-    loaded = sys.modules.get(module)
-    if not issubclass(type(loaded), ModuleType):
-        return {}
-    variables: dict[str, Any] = ModuleType.__getattribute__(loaded, "__dict__")
-    return variables
+    return list(loaded.variables(module).items())
 
 
 def at_place(module: str, path: str) -> Any:
@@ -193,18 +186,18 @@ def is_global(func: FunctionType) -> bool:
 
 def is_registered(module: Any) -> bool:
     """Tell whether the user has asked cloudpickle for a module by value."""
-    found = sys.modules.get(module) if isinstance(module, str) else None
-    return isinstance(found, ModuleType) and _is_registered_pickle_by_value(found)
+    registered = list_registry_pickle_by_value()
+    return isinstance(module, str) and any(module == name or module.startswith(f"{name}.") for name in registered)
 
 
 def is_of_importable_module(variables: dict[str, Any], name: Any) -> bool:
-    return is_importable(name) and vars(sys.modules[name or "builtins"]) is variables
+    return is_importable(name) and loaded.variables(name or "builtins") is variables
 
 
 def is_module_by_value(value: object) -> bool:
     if not issubclass(type(value), ModuleType):
         return False
-    variables = ModuleType.__getattribute__(value, "__dict__")
+    variables = loaded.dictionary(value)
     name = variables.get("__name__")
     if not isinstance(name, str) or sys.modules.get(name) is not value:
         return True

@@ -10,7 +10,6 @@ import enum
 import functools
 import importlib
 import io
-import sys
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +22,7 @@ from cloudpickle.cloudpickle import (
     subimport,
 )
 
-from anymap._host import by_value, random_state
+from anymap._host import by_value, loaded, random_state
 from anymap._serialize import classes, exception_parts, object_table, rebuilt, stand_ins
 from anymap._serialize import importable as _importable
 from anymap._serialize.calls import Call
@@ -226,9 +225,9 @@ class Pickler(by_value.Pickler):
         """Reduce the value of a variable of a module whose variables the map does not know yet, if it is one."""
         if not self.table.is_senders or _importable.is_importable(module) or id(obj) in self._instances:
             return None
-        if not isinstance(found := sys.modules.get(module), ModuleType):
+        if not (variables := loaded.variables(module)):
             return None
-        self.table.namespace(vars(found))
+        self.table.namespace(variables)
         reduced = self._reduce_known(obj) if id(obj) in self._instances else NotImplemented
         return None if reduced is NotImplemented else reduced
 

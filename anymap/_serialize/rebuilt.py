@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudpickle.cloudpickle import _extract_code_globals, _find_imported_submodules
 
+from anymap._host import loaded
 from anymap._serialize import importable
 
 if TYPE_CHECKING:
@@ -206,6 +207,6 @@ def modules_used(func: FunctionType, values: list[Any]) -> Iterator[tuple[Module
     for module in modules:
         if id(module) not in seen:
             seen.add(id(module))
-            variables = {name: value for name, value in vars(module).items() if name in looked_up}
+            variables = {name: value for name, value in loaded.dictionary(module).items() if name in looked_up}
             modules += [value for value in variables.values() if importable.is_module_by_value(value)]
             yield module, variables

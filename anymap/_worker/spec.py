@@ -12,7 +12,7 @@ from typing import Any
 
 from anymap._errors import UnsupportedOption
 from anymap._host import inner_threads as libraries
-from anymap._host import process_state
+from anymap._host import loaded, process_state
 from anymap._serialize import modules
 from anymap._worker import interpreter
 
@@ -134,9 +134,9 @@ class _CodeVersion:
 
     def _loaded_by(self) -> list[Any]:
         if self._count != len(sys.modules):  # to look through all of them takes longer than a small map
-            files = {name: _file(module) for name, module in tuple(sys.modules.items())}
+            files = {name: _file(name) for name in tuple(sys.modules)}
             self._count, self._files = len(files), {name: file for name, file in files.items() if _is_own(file)}
-        return [getattr(sys.modules.get(name), "__spec__", None) for name in self._files]
+        return [loaded.variables(name).get("__spec__") for name in self._files]
 
 
 def _are_the_same(some: list[Any], others: list[Any]) -> bool:
@@ -146,8 +146,8 @@ def _are_the_same(some: list[Any], others: list[Any]) -> bool:
 _code_version = _CodeVersion()
 
 
-def _file(module: Any) -> str:
-    file = getattr(module, "__file__", None)
+def _file(module: str) -> str:
+    file = loaded.variables(module).get("__file__")
     return file if isinstance(file, str) else ""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anymap._errors import ConfigError
 from anymap._hints import did_you_mean
+from anymap._host import loaded
 from anymap.progress._announced import announced, make
 from anymap.progress._bar import BarSink
 from anymap.progress._where import in_notebook, on_terminal
@@ -151,8 +151,8 @@ def _keywords(options: Mapping[Any, Any]) -> Mapping[str, Any]:
 
 def _is_tqdm(value: object) -> bool:
     # Such a class exists only where tqdm was imported; elsewhere it is not needed.
-    tqdm = sys.modules.get("tqdm.std")
-    return tqdm is not None and isinstance(value, type) and issubclass(value, tqdm.tqdm)
+    tqdm = loaded.variables("tqdm.std").get("tqdm")
+    return tqdm is not None and isinstance(value, type) and issubclass(value, tqdm)
 
 
 def _wrong(progress: object, hint: str = "") -> ConfigError:

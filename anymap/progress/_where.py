@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from anymap._host import loaded
+
 __all__ = ["beneath", "in_notebook", "on_terminal"]
 
 
@@ -23,7 +25,7 @@ def beneath(stream: Any) -> Any:
 
 def in_notebook() -> bool:
     """Say whether this process is the kernel of a notebook."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    get_ipython = loaded.attribute("IPython", "get_ipython")
     shell = get_ipython() if get_ipython is not None else None
     # Colab and Spyder have shells of their own, which derive from this one.
     return any(base.__name__ == "ZMQInteractiveShell" for base in type(shell).__mro__)
