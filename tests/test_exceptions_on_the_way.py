@@ -5,7 +5,6 @@ from __future__ import annotations
 import copyreg
 import logging
 import threading
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Never, Self
 
@@ -15,6 +14,7 @@ import pytest
 import anymap
 from anymap import MapError, RemoteError, failure, pmap
 from anymap._host import guarded
+from anymap.testing import _samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,29 +294,22 @@ def test_an_exception_with_a_large_array_is_not_changed(backend: Backend) -> Non
     assert (type(error), str(error), error.array[-1]) == (Local, f"so many: {size}", size - 1)
 
 
-user: ContextVar[Exception] = ContextVar("user")
-
-
-def text_of_user(_: int) -> str:
-    return str(user.get())
-
-
 def test_an_exception_in_a_context_variable_is_not_changed(backend: Backend) -> None:
-    token = user.set(NoUser("ann"))
+    token = _samples.request.set(NameError("text", name="ann"))  # type: ignore[arg-type]
     try:
-        with anymap.using(context=[f"{__name__}:user"]):
-            assert pmap(text_of_user, [0], backend=backend) == ["no such user: ann"]
+        with anymap.using(context=["anymap.testing._samples:request"]):
+            assert pmap(lambda _: _samples.request.get().name, [0], backend=backend) == ["ann"]  # type: ignore[attr-defined]
     finally:
-        user.reset(token)
+        _samples.request.reset(token)
 
 
 def test_an_exception_in_a_log_record_is_not_changed(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     def log(_: int) -> None:
-        logging.getLogger("of_this_test").warning("text", extra={"error": NoUser("ann")})
+        logging.getLogger("of_this_test").warning("text", extra={"error": NameError("text", name="ann")})
 
     pmap(log, [0], backend=backend)
-    [record] = [record for record in caplog.records if record.name == "of_this_test"]
-    assert (type(record.error), str(record.error)) == (NoUser, "no such user: ann")
+    [error] = [record.error for record in caplog.records if record.name == "of_this_test"]
+    assert (type(error), str(error), error.name) == (NameError, "text", "ann")
 
 
 class Recreates(Exception):  # noqa: N818
