@@ -5,18 +5,22 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import importlib
+import locale
 import multiprocessing
 import os
+import resource
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import joblib
+import psutil
 import pytest
 
 import anymap
 from anymap import Executor, Pool, UnsupportedOption, pmap
-from anymap._host import process_state
+from anymap._host import interpreter_settings, process_state, start_state
 from anymap._serialize import modules
 from anymap.backends import Joblib, Processes
 
@@ -287,3 +291,127 @@ def test_what_is_known_of_a_process_is_made_anew_when_a_part_has_changed(
     assert changed != before
     monkeypatch.chdir(tmp_path)
     assert current() != changed
+
+
+# --- settings of the interpreter --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings() -> Iterator[None]:
+    before = interpreter_settings.current()
+    yield
+    interpreter_settings.change(before)
+
+
+def set_all() -> None:
+    sys.setrecursionlimit(sys.getrecursionlimit() + 4000)
+    sys.set_int_max_str_digits(10_000)
+    sys.setswitchinterval(0.01)
+    sys.dont_write_bytecode = not sys.dont_write_bytecode
+    sys.pycache_prefix = "/no/such/folder"
+    sys.setdlopenflags(sys.getdlopenflags() ^ os.RTLD_GLOBAL)
+    locale.setlocale(locale.LC_COLLATE, "C.UTF-8")
+
+
+def recurse(depth: int) -> int:
+    return 1 + recurse(depth - 1) if depth else 0
+
+
+@COPIES
+@pytest.mark.usefixtures("settings")
+def test_items_find_the_settings_of_the_interpreter_that_the_caller_has_now(where: Any) -> None:
+    everywhere(look, where)
+    before = interpreter_settings.current()
+    set_all()
+    now = interpreter_settings.current()
+    assert all(one != other for one, other in zip(before, now, strict=True))
+    assert everywhere(lambda _: interpreter_settings.current(), where) == [now] * 2
+    assert pmap(recurse, [4000] * 2, backend=where, workers=2) == [4000] * 2
+    assert len(pmap(lambda n: str(10**n), [9000] * 2, backend=where, workers=2)[1]) == 9001
+
+
+@WARM
+def test_settings_of_the_interpreter_that_items_make_end_with_their_map(where: Any) -> None:
+    everywhere(lambda _: set_all(), where)
+    assert everywhere(lambda _: interpreter_settings.current(), where) == [interpreter_settings.current()] * 2
+
+
+# --- what a process has from its start --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fewer_cpus_and_files() -> Iterator[None]:
+    cpus, files = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    os.sched_setaffinity(0, cpus)
+    resource.setrlimit(resource.RLIMIT_NOFILE, files)
+
+
+@COPIES
+@pytest.mark.usefixtures("fewer_cpus_and_files")
+def test_workers_have_the_limits_and_the_cpus_that_the_caller_has_now(where: Any) -> None:
+    def states() -> list[Any]:
+        return everywhere(lambda _: start_state.current(), where)
+
+    assert states() == [start_state.current()] * 2
+    before = start_state.current()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    assert start_state.current() != before
+    assert states() == [start_state.current()] * 2
+
+
+@WARM
+@pytest.mark.usefixtures("fewer_cpus_and_files")
+def test_workers_that_were_started_under_another_state_end(where: Any) -> None:
+    [old, *_] = everywhere(lambda _: os.getpid(), where)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    everywhere(look, where)
+    assert not psutil.pid_exists(old)
+
+
+SCRIPT = """
+import os, sys
+import anymap
+from anymap import pmap
+from anymap.backends import Processes
+
+where = Processes(start_method="fork") if sys.argv[1] == "forks" else sys.argv[1]
+look = lambda _: (os.getresuid(), os.getresgid(), os.getpriority(os.PRIO_PROCESS, 0))
+os.chdir("/")
+pmap(look, range(2), backend=where, workers=2, chunksize=1)
+os.nice(1)
+if sys.argv[2:]:
+    user = int(sys.argv[2])
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+assert pmap(look, range(2), backend=where, workers=2, chunksize=1) == [look(0)] * 2
+assert len(pmap(lambda _: bytes(10_000_000), range(2), backend=where, workers=2, chunksize=1)[1]) == 10_000_000
+anymap.shutdown()
+"""
+NOBODY = 65534
+
+
+def run_script(*arguments: str) -> None:
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert not done.returncode, done.stderr
+
+
+@COPIES
+def test_workers_are_as_nice_as_the_caller_is_now(where: Any) -> None:
+    run_script(where if isinstance(where, str) else "forks")
+
+
+@pytest.mark.parametrize("where", [PROCESSES, FORKS, PATHOS])
+def test_a_program_that_gives_its_rights_up_goes_on_with_maps(where: Any) -> None:
+    if os.geteuid():
+        pytest.skip("only root can")
+    with contextlib.suppress(OSError):
+        subprocess.run([sys.executable, "-c", "import anymap"], user=NOBODY, check=True, capture_output=True)
+        run_script(where if isinstance(where, str) else "forks", str(NOBODY))
+        return
+    pytest.skip("this Python is out of reach for other users")

@@ -12,6 +12,8 @@ import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from anymap._host import interpreter_settings
+
 _OF_THE_WORKER = ("_NUM_THREADS", "_MAXIMUM_THREADS", "ENABLE_IPC")
 """Ends of the names of variables that engines set for their workers. Libraries read them once."""
 _STATUS = "/proc/self/status"
@@ -28,6 +30,7 @@ class ProcessState(NamedTuple):
     folder: str | None
     """The current one; empty where that has been removed."""
     umask: int | None
+    settings: interpreter_settings.Settings | None
 
 
 class _Taken(NamedTuple):
@@ -43,7 +46,7 @@ class _Taken(NamedTuple):
 _sent: tuple[object, bytes] = (None, b"")
 _start: ProcessState | None = None
 """This worker before its first map."""
-_taken = _Taken(b"", ProcessState(None, None, None, None), {})
+_taken = _Taken(b"", ProcessState(None, None, None, None, None), {})
 _served: tuple[int, str] | None = None
 """The map that this process has taken the state over for."""
 _kept_on_path: set[str] = set()
@@ -52,20 +55,21 @@ _has_own_path = False
 
 def since_start() -> bytes:
     """Describe this process for :func:`take_over` in workers that it has started as it is now, or forked."""
-    return _packed(None, None, None, _read_umask())
+    return _packed(None, None, None)
 
 
 def current(path: tuple[str, ...]) -> bytes:
     """Describe this process, which searches ``path`` for modules, for :func:`take_over` in workers that it started earlier."""
-    return _packed(os.environ._data, path, current_folder(), _read_umask())  # type: ignore[attr-defined]
+    return _packed(os.environ._data, path, current_folder())  # type: ignore[attr-defined]
 
 
-def _packed(variables: dict[Any, Any] | None, *rest: Any) -> bytes:
+def _packed(variables: dict[Any, Any] | None, path: tuple[str, ...] | None, folder: str | None) -> bytes:
     global _sent  # noqa: PLW0603 - a cache of the process: to pickle all variables takes longer than the rest
-    found = variables, *rest
-    if found != _sent[0]:
-        state = ProcessState(None if variables is None else dict(os.environ), *rest)
-        _sent = (None if variables is None else dict(variables), *rest), pickle.dumps(state, 5)
+    rest = path, folder, _read_umask(), tuple(interpreter_settings.current())
+    if (variables, rest) != _sent[0]:
+        environment, known = (None, None) if variables is None else (dict(os.environ), dict(variables))
+        # Without the names of our classes, which are longer than what they hold.
+        _sent = (known, rest), pickle.dumps((environment, *rest), 5)
     return _sent[1]
 
 
@@ -79,7 +83,9 @@ def take_over(map_id: str, data: bytes) -> None:
         return
     _served = os.getpid(), map_id
     if data != _taken.data or os.environ._data != _taken.variables:  # type: ignore[attr-defined]
-        wanted = _complete(pickle.loads(data))
+        environment, path, folder, umask, settings = pickle.loads(data)
+        settings = interpreter_settings.Settings(*settings)
+        wanted = _complete(ProcessState(environment, path, folder, umask, settings))
         _change_environment(wanted.environment or {})
         _taken = _Taken(data, wanted._replace(environment=None), dict(os.environ._data))  # type: ignore[attr-defined]
     change(_taken.state)
@@ -104,7 +110,8 @@ def served() -> tuple[int, str] | None:
 
 
 def of_this_process() -> ProcessState:
-    return ProcessState(dict(os.environ), tuple(sys.path), current_folder(), _read_umask())
+    settings = interpreter_settings.current()
+    return ProcessState(dict(os.environ), tuple(sys.path), current_folder(), _read_umask(), settings)
 
 
 def difference(before: ProcessState, after: ProcessState) -> ProcessState:
@@ -130,6 +137,8 @@ def change(wanted: ProcessState) -> None:
         enter(wanted.folder)
     if wanted.umask is not None:
         os.umask(wanted.umask)
+    if wanted.settings is not None:
+        interpreter_settings.change(wanted.settings)
 
 
 def _change_environment(wanted: dict[str, str | None]) -> None:

@@ -43,7 +43,8 @@ class _Home(NamedTuple):
 
 
 _lock = forks.Lock()
-_homes: dict[int, _Home] = {}
+_homes: dict[tuple[int, int], _Home] = {}
+"""By process and user: a program that gives its rights up cannot use its folders any more."""
 
 
 def make_folder() -> str:
@@ -59,12 +60,12 @@ def make_folder() -> str:
 def keep_locks() -> None:
     """Lock this process's folders again if the program has closed the descriptors that held the locks."""
     with _lock:
-        home = _homes.get(os.getpid())
+        home = _homes.get(_owner())
         if home is not None and not all(lock.is_ours() for lock in home.locks):
             try:
                 home.locks[:] = map(_lock_folder, home.folders)
             except FileNotFoundError:  # another process has swept them meanwhile
-                del _homes[os.getpid()]
+                del _homes[_owner()]
 
 
 def remove_folder(folder: str) -> None:
@@ -159,12 +160,12 @@ def _make_in(home: _Home) -> str:
 
 
 def _home() -> _Home:
-    pid = os.getpid()
+    owner = _owner()
     with _lock:
-        if pid not in _homes:
-            _homes[pid] = _make_home(pid)
-            atexit.register(_remove_own, pid)
-        return _homes[pid]
+        if owner not in _homes:
+            _homes[owner] = _make_home(os.getpid())
+            atexit.register(_remove_own, os.getpid())
+        return _homes[owner]
 
 
 def _make_home(pid: int) -> _Home:
@@ -210,8 +211,12 @@ def _lock_folder(folder: str) -> Descriptor:
     return Descriptor(held)
 
 
+def _owner() -> tuple[int, int]:
+    return os.getpid(), _user()
+
+
 def _user() -> int:
-    return os.getuid() if hasattr(os, "getuid") else 0
+    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def _bases() -> list[str]:
@@ -265,8 +270,8 @@ def _remove_own(pid: int) -> None:
 def remove_own() -> None:
     """Remove this process's folders; the next map makes new ones."""
     with _lock:
-        home = _homes.pop(os.getpid(), None)
-    if home is not None:
+        homes = [_homes.pop(owner) for owner in tuple(_homes) if owner[0] == os.getpid()]
+    for home in homes:
         for folder in home.folders:
             _remove_tree(folder)
         for lock in home.locks:

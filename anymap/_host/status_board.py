@@ -113,7 +113,8 @@ class Board:
 
     def close(self) -> None:
         if self.path is not None:
-            with suppress(FileNotFoundError):  # at the interpreter's exit the folder goes first
+            # At the interpreter's exit the folder goes first, and it stays where it is of a user that the program was before.
+            with suppress(FileNotFoundError, PermissionError):
                 os.unlink(self.path)
             # Now, and not when garbage is next collected: it holds a file descriptor. A thread may still read.
             mapped, self.buffer = self.buffer, bytearray(len(self.buffer))

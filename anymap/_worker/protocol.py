@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from anymap._config.scope import Inherited
 
-PROTOCOL = 10
+PROTOCOL = 11
 """Raised by one whenever what tasks or answers look like changes."""
 
 

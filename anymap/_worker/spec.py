@@ -12,7 +12,7 @@ from typing import Any
 
 from anymap._errors import UnsupportedOption
 from anymap._host import inner_threads as libraries
-from anymap._host import loaded, process_state
+from anymap._host import loaded, process_state, start_state
 from anymap._serialize import modules
 from anymap._worker import interpreter
 
@@ -31,6 +31,7 @@ class WorkerSpec:
     """Empty where that has been removed."""
     path: tuple[str, ...]
     environment: frozenset[tuple[str, str]]
+    start_state: tuple[Any, ...]
     authkey: bytes | None
     tracker: int | None
     code_version: int
@@ -63,6 +64,7 @@ def current(workers: int, max_items: int | None = None, inner_threads: int | Non
         folder=process_state.current_folder(),
         path=modules.caller_path(),
         environment=_environment(inner_threads, workers),
+        start_state=start_state.current(),
         authkey=_authkey(),
         tracker=_tracker(),
         code_version=_code_version.current(),

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from multiprocessing import connection
@@ -36,7 +37,7 @@ from joblib.parallel import (
 )
 
 from anymap._errors import BackendConnectionError
-from anymap._host import leaving, lifecycle
+from anymap._host import leaving, lifecycle, start_state
 from anymap._host.interrupts import interrupts_held_back
 from anymap._worker import import_rules, interpreter
 from anymap.backends._shared import pool_deaths
@@ -302,6 +303,7 @@ class _Loky(_Engine):
         _start_trackers(standard_tracker, loky_tracker)
         # The lock that others need to submit. To give a busy executor another size, loky waits until it is idle.
         with reusable_executor._executor_lock:
+            _end_executor_of_another_state()
             given = _size_of_busy_executor() or wanted
             _give_size(given)
             if not _has_workers(given):
@@ -312,6 +314,7 @@ class _Loky(_Engine):
         self.workers = min(given, wanted)
         lifecycle.at_shutdown(_end_idle_executor)
         executor = self._backend._workers
+        _start_states.setdefault(executor, start_state.current())
         if not import_rules.is_set_for(executor):
             # Not by joblib's options: then the user's own calls would need another executor.
             given = executor._initializer, executor._initargs
@@ -394,6 +397,19 @@ def _end_idle_executor() -> None:
     if executor is not None and not executor._pending_work_items:
         executor.shutdown(kill_workers=True)
         # One that lost a worker keeps its pipes and semaphores for as long as it is referred to, and loky refers to it.
+        reusable_executor._executor = None
+
+
+_start_states: weakref.WeakKeyDictionary[Any, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+"""What executors have been started with."""
+
+
+def _end_executor_of_another_state() -> None:
+    """Have joblib make other workers where those it has are of another user, on other CPUs or the like, unless they are in use."""
+    executor, now = reusable_executor._executor, start_state.current()
+    if executor is not None and _start_states.get(executor, now) != now and not executor._pending_work_items:
+        # Not killed: they may be of a user whose processes this one cannot signal.
+        executor.shutdown(wait=True)
         reusable_executor._executor = None
 
 
