@@ -6,7 +6,6 @@ never held while something is pickled or submitted.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -22,7 +21,7 @@ from anymap._engine.ledger import Ledger
 from anymap._engine.outcomes import outcomes_of
 from anymap._engine.telemetry import rates
 from anymap._errors import ItemTimeout, WorkerLost
-from anymap._host import guarded, memory, status_board
+from anymap._host import guarded, memory, own_log, status_board
 from anymap._serialize import failures
 from anymap._worker.protocol import Answer
 from anymap.backends.base import ChunkLost
@@ -427,10 +426,8 @@ class Dispatcher:
         else:
             try:
                 self._backend.abandon(future)
-            except Exception:  # the item has its outcome, and only its worker stays busy
-                logging.getLogger("anymap").warning(
-                    "backend %r cannot give up a task that is stuck", self._backend.name, exc_info=True
-                )
+            except Exception as exc:  # noqa: BLE001 - the item has its outcome, and only its worker stays busy
+                own_log.warning("backend %r cannot give up a task that is stuck", self._backend.name, exc_info=exc)
             self._news()
 
     def _give_up(self, chunk: Chunk, mark: Mark) -> None:

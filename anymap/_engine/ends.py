@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from anymap import logs
 from anymap._engine.refusals import check_timeout, warn_of_forks
-from anymap._host import guarded
+from anymap._host import guarded, own_log
 
 if TYPE_CHECKING:
     from anymap._engine.plan import Plan
@@ -37,10 +36,10 @@ def close_backend(backend: Backend, error: BaseException | None, *, complete: bo
     """Close a map's backend. What fails in that becomes a note of the ``error`` that ends the map, else it is logged."""
     try:
         backend.close(abandon=not complete)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - the backend is a third party's
         message = f"backend {backend.name!r} failed to close"
         if error is None or isinstance(error, GeneratorExit):
-            logging.getLogger("anymap").warning(message, exc_info=exc)
+            own_log.warning(message, exc_info=exc)
         else:
             guarded.add_note(error, f"anymap: after that, {message}: {guarded.type_and_text(exc)}")
 

@@ -6,7 +6,6 @@ caller's but the sinks runs there. The supervisor does everything that must not 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -22,7 +21,7 @@ from anymap._engine.outcomes import TooManyFailures, outcomes_of
 from anymap._engine.supervisor import Supervisor
 from anymap._engine.telemetry.reporter import Reporter, Telemetry
 from anymap._engine.telemetry.standstill import Standstill
-from anymap._host import guarded, memory
+from anymap._host import guarded, memory, own_log
 from anymap._host.handlers import held_back, let_in
 from anymap._serialize import exceptions, failures
 
@@ -318,9 +317,7 @@ class Run:
             self._manned = now
         elif now - self._manned >= _NO_WORKERS:
             self._manned = now
-            logging.getLogger("anymap").warning(
-                "a map waits for workers: backend %r has none at the moment", self._backend.name
-            )
+            own_log.warning("a map waits for workers: backend %r has none at the moment", self._backend.name)
 
     # --- end ------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anymap._host import own_log
 from anymap._host.futures import Latch
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Rows:
         if since is None or time.monotonic() - since < _STUCK:
             return
         self._pulling_since = None
-        logging.getLogger("anymap").warning(
+        own_log.warning(
             "the input of a map has given nothing for %d s, and finished results wait for it: if it needs those "
             "results to go on, say by window= how many items it can give ahead of them",
             _STUCK,

@@ -7,14 +7,13 @@ what it has written stays, though it be killed.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import struct
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from anymap._host import forks, lifecycle, spill
+from anymap._host import forks, lifecycle, own_log, spill
 from anymap._host.descriptors import Descriptor
 from anymap._host.live_messages import Frames, frames
 
@@ -137,9 +136,9 @@ class _PipeReader:
             return
         try:
             receive(letter)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one map's fault is no other's
             self.receivers.pop(tag, None)
-            logging.getLogger("anymap").exception("what workers tell a map cannot be handled, and is thrown away")
+            own_log.exception("what workers tell a map cannot be handled, and is thrown away")
 
 
 def _enlarge(pipe: int) -> None:

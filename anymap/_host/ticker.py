@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from anymap._host import forks
+from anymap._host import forks, own_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,12 +66,11 @@ class Ticker(Generic[T]):
     def _try_to_visit(self, one: T) -> None:
         try:
             self._visit(one)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one task's fault is no other's
             with self._lock:
                 self._present.discard(one)
-            import logging  # noqa: PLC0415 - many a worker has no other need of it
 
-            logging.getLogger("anymap").exception("%s: nobody looks after a task any more", self._name)
+            own_log.exception("%s: nobody looks after a task any more", self._name)
 
     def _begin_anew(self) -> None:
         """In a fork: those present are the parent's, and so is the thread."""

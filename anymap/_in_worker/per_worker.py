@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anymap._host import endings, forks
+from anymap._host import endings, forks, own_log
 from anymap._serialize.share import Shared, share
 
 if TYPE_CHECKING:
@@ -109,8 +108,8 @@ def _quietly(close: Callable[..., object], *arguments: Any) -> None:
     """No caller is left that could act on an error, so it is logged."""
     try:
         close(*arguments)
-    except Exception:
-        logging.getLogger("anymap").exception("what a worker has made for itself could not be closed")
+    except Exception:  # noqa: BLE001 - it is the user's
+        own_log.exception("what a worker has made for itself could not be closed")
 
 
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()

@@ -78,7 +78,8 @@ def handle(record: logging.LogRecord) -> None:
         logger.handle(record)
     except Exception:  # noqa: BLE001 - a filter or a handler is the user's
         if logging.raiseExceptions and sys.stderr is not None:
-            traceback.print_exc()
+            with contextlib.suppress(OSError, ValueError):  # no process reads it
+                traceback.print_exc()
 
 
 def _handle_warning(told: Told, backend: str) -> None:
@@ -86,7 +87,7 @@ def _handle_warning(told: Told, backend: str) -> None:
     text, module, qualname, filename, lineno, line = told.message
     kind = find_class(module, qualname) or type(qualname, (Warning,), {"__module__": module})
     if warnings.showwarning is not getattr(logging, "_showwarning", None):
-        with above_bars():
+        with above_bars(), contextlib.suppress(OSError, ValueError):  # no process reads it
             warnings.showwarning(Warning(text), kind, filename, lineno, None, line)
         return
     shown = warnings.formatwarning(Warning(text), kind, filename, lineno, line)

@@ -37,7 +37,7 @@ from joblib.parallel import (
 )
 
 from anymap._errors import BackendConnectionError
-from anymap._host import leaving, lifecycle, start_state
+from anymap._host import leaving, lifecycle, start_state, streams
 from anymap._host.interrupts import interrupts_held_back
 from anymap._worker import import_rules, interpreter
 from anymap.backends._shared import pool_deaths
@@ -70,6 +70,8 @@ class Joblib(Backend):
         # The configuration of a block is that of the maps called in it, wherever a lazy one is iterated.
         self._parallel = _configured()
         self._engine = _choose_engine(self._parallel)
+        self._unflushable: tuple[str, ...] = ()
+        """The standard streams that engines would trip over."""
         self.traits = self._engine.traits
 
     def fresh(self) -> Self:
@@ -80,7 +82,9 @@ class Joblib(Backend):
             self._parallel.n_jobs = workers
         if self._is_sequential():
             self._engine = Serial()
-        self._engine.open(workers)
+        self._unflushable = streams.unflushable()
+        with streams.replaced(self._unflushable):
+            self._engine.open(workers)
         self.traits, self.workers = self._engine.traits, self._engine.workers
 
     def _is_sequential(self) -> bool:
@@ -101,7 +105,11 @@ class Joblib(Backend):
         return max(int(self._parallel._backend.effective_n_jobs(n_jobs)), 1)
 
     def submit(self, task: Task) -> Future[Answer]:
-        return self._engine.submit(task)
+        if not self._unflushable:
+            return self._engine.submit(task)
+        # loky and multiprocessing flush them before they start a worker.
+        with streams.replaced(self._unflushable):
+            return self._engine.submit(task)
 
     def poll(self) -> None:
         self._engine.poll()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pathos import helpers
 
 from anymap._errors import UnsupportedOption
-from anymap._host import cpus, inner_threads
+from anymap._host import cpus, inner_threads, streams
 from anymap._host.interrupts import interrupts_held_back
 from anymap.backends._shared import pool_deaths
 from anymap.backends.base import ChunkLost, Task, Traits
@@ -52,7 +52,7 @@ class Pathos(pool_deaths.OnPool):
         arguments = pool_deaths.worker_arguments(inner_threads.limit, (self.workers, self.inner_threads))
         context = pool_deaths.remembering(helpers.mp.get_context("fork"))
         try:
-            with interrupts_held_back():
+            with interrupts_held_back(), streams.replaced(streams.unflushable()):
                 return helpers.ProcessPool(self.workers, context=context, **arguments)
         except OSError as exc:
             exc.add_note(

@@ -66,4 +66,5 @@ def _give_hint() -> None:
     global _hinted  # noqa: PLW0603 - a fact about the process
     if not _hinted:
         _hinted = True
-        sys.stderr.write("anymap: progress is shown as text; for widgets: pip install ipywidgets\n")
+        if sys.stderr is not None:
+            sys.stderr.write("anymap: progress is shown as text; for widgets: pip install ipywidgets\n")

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, get_args
 
 from anymap._errors import ConfigError
+from anymap._host import own_log
 from anymap.progress.events import BY_DEFAULT, Event, Finished
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class Emitter:
         try:
             # A copy for each: a sink that ends the map is inside of its own call when it is told so.
             self._context.copy().run(sink, event)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the sink is the user's
             # By identity: a sink may compare equal to another.
             self._sinks = [each for each in self._sinks if each[0] is not sink]
-            logging.getLogger("anymap").exception("progress sink %r raised an error and is not called again", sink)
+            own_log.exception("progress sink %r raised an error and is not called again", sink)
 
 
 def wants(sink: Sink) -> frozenset[type[Any]]:

@@ -106,6 +106,12 @@ _MOST = 8
 """Tasks of a map that are shown at once."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise the error, which ends the sink. rich would end the program."""
+        raise  # noqa: PLE0704 - called where a BrokenPipeError is handled
+
+
 class _Display:
     """What maps that run at the same time draw on, for as long as there is one."""
 
@@ -119,7 +125,7 @@ class _Display:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[counts]}", markup=False),
-            console=console or Console(stderr=True),
+            console=console or _Console(stderr=True),
             auto_refresh=False,
         )
         self._progress.start()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter, deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anymap._host import live_messages, pipe_reader
+from anymap._host import live_messages, own_log, pipe_reader
 from anymap._in_worker import tell
 from anymap._worker.context import task_context
 from anymap._worker.protocol import Tells
@@ -138,7 +137,7 @@ class MessageRouter:
         self._wake = _nothing
         self._listeners.clear()
         if self._dropped:
-            logging.getLogger("anymap").warning(
+            own_log.warning(
                 "workers told more than could be passed on, so some was dropped: %s",
                 ", ".join(f"{count} of {topic!r}" for topic, count in self._dropped.items()),
             )
@@ -150,11 +149,9 @@ class MessageRouter:
         try:
             # A copy, as several may call at once, and a context can be entered but once.
             self._context.copy().run(listener, told)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the listener is the caller's
             self._listeners.pop(told.topic, None)
-            logging.getLogger("anymap").exception(
-                "a listener to %r raised an error and is not called again", told.topic
-            )
+            own_log.exception("a listener to %r raised an error and is not called again", told.topic)
 
 
 def _all_topics(place: TaskContext | None) -> frozenset[str]:

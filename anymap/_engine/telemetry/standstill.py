@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
-from anymap._host import descendants
+from anymap._host import descendants, own_log
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,7 +56,7 @@ class Standstill:
         self._begin(self._known, now)
 
     def _say(self, pids: set[int]) -> None:
-        logging.getLogger("anymap").warning(
+        own_log.warning(
             "none of the items of a map on backend %r has ended for %d s, and its workers (%s) use no CPU: they wait for "
             "something.%s",
             self._backend.name,
