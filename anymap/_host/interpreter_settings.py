@@ -59,12 +59,20 @@ def change(wanted: Settings) -> None:
 
 
 def _read_locale() -> str | None:
+    # Without the module nothing has set it since, and to ask for it takes as long as for all others.
+    return _ask_for_locale() if "locale" in sys.modules else _first_locale
+
+
+def _ask_for_locale() -> str | None:
     if _locale is None:
         return None
     whole: str = _locale.setlocale(_locale.LC_ALL)
     first, _, others = whole.partition(";")
     # That by which Python begins, in short: it goes with each task.
     return first if first.startswith(_TYPES) and f"{others};".count("=C;") == others.count("=") else whole
+
+
+_first_locale = _ask_for_locale()
 
 
 def _write_locale(name: str) -> None:
