@@ -172,7 +172,8 @@ class OneThreadOnly(Good):
 
 
 class Quick(BackendSuite):
-    patience = 2.0
+    patience = 1.0
+    startup = 2.0
     many = 500_000
 
 

@@ -391,7 +391,7 @@ def test_a_backend_that_hangs_is_told_where() -> None:
 
     released = threading.Event()
     with pytest.raises(PromiseBroken, match=r"released\.wait\(\)"):
-        sitting(Stuck, patience=0.01).test_one_item_is_enough()
+        sitting(Stuck, patience=0.01, startup=0.01).test_one_item_is_enough()
     released.set()
 
 

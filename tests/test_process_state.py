@@ -146,6 +146,12 @@ def test_a_relative_entry_that_was_not_used_yet_is_below_the_folder_of_now(
     assert modules.caller_path() == (str(folders[1]), str(folders[1] / "below"), "/absolute")
 
 
+imports_where_its_folder_is_gone = pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0), reason="this Python imports nothing where its folder is gone"
+)
+
+
+@imports_where_its_folder_is_gone
 @COPIES
 def test_where_the_folder_of_the_caller_is_gone_items_have_none_either(
     where: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +165,7 @@ def test_where_the_folder_of_the_caller_is_gone_items_have_none_either(
     assert everywhere(look, where) == [(None, None, 0o22, False)] * 2
 
 
+@imports_where_its_folder_is_gone
 @pytest.mark.parametrize("where", [PROCESSES, DASK, FORKS, PATHOS])
 def test_workers_start_where_the_folder_of_the_caller_is_gone(
     where: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +192,7 @@ def test_joblib_says_what_is_wrong_where_it_cannot_start_workers_as_the_folder_i
         assert everywhere(look, Joblib()) == [look()] * 2
 
 
+@imports_where_its_folder_is_gone
 @pytest.mark.parametrize("where", [PROCESSES, JOBLIB, FORKS, PATHOS])
 def test_a_folder_that_goes_while_a_map_runs_is_gone_for_its_items_and_the_map_ends(
     where: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     from anymap.backends.base import Backend
 
 
-class Broken(io.TextIOBase):
+class Broken:
     """What no process reads any more."""
+
+    encoding = "utf-8"
+    closed = False
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
 
     def flush(self) -> None:
         raise BrokenPipeError
+
+    def isatty(self) -> bool:
+        return False
 
 
 def closed() -> io.StringIO:

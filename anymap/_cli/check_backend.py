@@ -28,6 +28,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--patience", type=_seconds, default=30.0, metavar="SECONDS", help="for each promise (default: 30)"
     )
+    parser.add_argument(
+        "--startup", type=_seconds, default=60.0, metavar="SECONDS", help="for the engine to start (default: 60)"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -48,7 +51,12 @@ def _run(options: argparse.Namespace) -> int:
     promises = all_promises()
     width = max(map(len, promises))
     _print_row("verdict", "promise", "how it was broken, or why it does not apply", width)
-    report = examine(backend, patience=options.patience, tell=lambda outcome: _print_outcome(outcome, width))
+    report = examine(
+        backend,
+        patience=options.patience,
+        startup=options.startup,
+        tell=lambda outcome: _print_outcome(outcome, width),
+    )
     _print_broken(report.outcomes)
     counts = f"{len(report.kept)} kept, {len(report.broken)} broken, {len(report.not_applicable)} not applicable"
     print(f"\n{options.name}: {len(promises)} promises, {counts}")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import os
-import sys
-import threading
 import time
 import traceback
 import unittest
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from anymap._errors import ConfigError
@@ -19,13 +16,16 @@ from anymap._host.lifecycle import shutdown
 from anymap._map import pmap
 from anymap.backends import _registry
 from anymap.backends.base import Backend
+from anymap.testing import _processes
 from anymap.testing import _samples as samples
+from anymap.testing._owner import Owner, start
 from anymap.testing._station import Station
 from anymap.testing._switchboard import Switchboard
 from anymap.testing._verdicts import Outcome, PromiseBroken, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
     from anymap.backends.base import Traits
 
@@ -35,6 +35,10 @@ P = TypeVar("P", bound="type[Exam]")
 ONE_AT_A_TIME = "tasks run one after another"
 """Why a promise does not apply."""
 _PREFIX = "test_"
+_STARTS = 3
+"""So many times the engine may be started within a promise."""
+_ENOUGH = 3
+"""After so many promises that have used up their time, the others have a tenth of it."""
 _GRACE = 1.0
 """Seconds for a test to say itself what it waits for in vain, before it is given up as a whole."""
 
@@ -45,7 +49,9 @@ class Exam:
     backend: str | Backend | type[Backend]
     """The candidate: its name, its class, or an instance with options."""
     patience: float = 30.0
-    """Seconds within which each promise must be kept."""
+    """Seconds within which each promise must be kept, besides those that the engine takes to start."""
+    startup: float = 60.0
+    """Seconds that the engine may take to start."""
     many: int = 100_000
     """The items of the largest map."""
     host: str = "127.0.0.1"
@@ -53,20 +59,30 @@ class Exam:
     outcomes: ClassVar[dict[str, Outcome]]
     """What came of each promise so far."""
     _known_traits: ClassVar[Traits | None]
+    _owner: ClassVar[Owner | None]
+    _started_in: ClassVar[float | None]
+    """Seconds that the engine has taken to start, once that was measured."""
+    _below: ClassVar[set[int]]
+    """The processes that there were before the first map."""
+    _used_up: ClassVar[int]
+    """How many promises have used up their time."""
     _switchboards: list[Switchboard]
     _deadline: float = 0.0
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.outcomes = {}
-        cls._known_traits = None
+        cls._known_traits = cls._owner = cls._started_in = None
+        cls._below, cls._used_up = set(), 0
 
     def make_backend(self) -> Backend:
         """Return the candidate: a new instance, or the same each time. Each map opens a copy of its own."""
         candidate = self.backend
-        if isinstance(candidate, Backend):
-            return candidate
-        return (_registry.find(candidate) if isinstance(candidate, str) else candidate)()
+        if not isinstance(candidate, Backend):
+            candidate = (_registry.find(candidate) if isinstance(candidate, str) else candidate)()
+        if not isinstance(getattr(candidate, "name", None), str):
+            fail(f"{type(candidate).__qualname__} has no name: give the class one, as name = 'toy'")
+        return candidate
 
     def end_what_is_kept(self) -> None:
         """End what is kept between maps. Extend it if the engine keeps workers that the program's other code uses too."""
@@ -114,10 +130,10 @@ class Exam:
     def in_threads(self, calls: Iterable[Callable[[], T]]) -> list[T]:
         """Make these calls at the same time, each in a thread of its own; return what they return."""
         started = [start(call) for call in calls]
-        wait([ended for _, ended in started], self.left())
-        if not all(ended.done() for _, ended in started):
+        wait(started, self.left())
+        if not all(ended.done() for ended in started):
             fail("calls in several threads have not all returned in time")
-        return [ended.result() for _, ended in started]
+        return [ended.result() for ended in started]
 
     def place(self) -> samples.Place:
         """Return where an item runs."""
@@ -137,14 +153,45 @@ class Exam:
 
     def _examine(self, test: Callable[[], None]) -> None:
         refuse_to_examine_another()
+        cls = type(self)
         self._switchboards = []
-        self._deadline = time.monotonic() + self.patience
-        thread, ended = start(test)
-        wait([ended], self.patience + _GRACE)
+        if cls._started_in is None:
+            self._begin()
+        patience = self.patience / 10 if cls._used_up >= _ENOUGH else self.patience
+        patience += _STARTS * (cls._started_in or 0.0)
+        try:
+            self._call(test, patience)
+        finally:
+            cls._used_up += not self.left()
+
+    def _begin(self) -> None:
+        """Note what there is before the first map, and find out how long the engine takes to start."""
+        cls = type(self)
+        cls._started_in = 0.0
+        self.end_what_is_kept()
+        cls._below = _processes.below()
+        began = time.monotonic()
+        # What goes wrong is told where a promise is about it.
+        with contextlib.suppress(Exception, unittest.SkipTest):
+            self._call(self._start, self.startup)
+            cls._started_in = time.monotonic() - began
+        self.end_what_is_kept()
+
+    def _start(self) -> None:
+        with self.station(abs) as station:
+            station.wait(station.submit(0))
+
+    def _call(self, test: Callable[[], None], patience: float) -> None:
+        cls = type(self)
+        owner = cls._owner = cls._owner or Owner()
+        self._deadline = time.monotonic() + patience
+        ended = owner.call(test)
+        wait([ended], patience + _GRACE)
         if not ended.done():
-            where = stack(thread)
+            where = owner.stack()
+            cls._owner = None
             self._give_up(ended)
-            fail(f"no end within {self.patience:g} s; it was stuck here:\n{where}")
+            fail(f"no end within {patience:g} s; it was stuck here:\n{where}")
         ended.result()
 
     def _give_up(self, ended: Future[None]) -> None:
@@ -192,25 +239,3 @@ def _as_promise(promise: str, test: Callable[[Any], None]) -> Callable[[Any], No
 
 def _in_words(exc: BaseException) -> str:
     return str(exc) if isinstance(exc, PromiseBroken) else "".join(traceback.format_exception_only(exc)).strip()
-
-
-def start(call: Callable[[], T]) -> tuple[threading.Thread, Future[T]]:
-    """Make a call in a thread that may be left behind, so that a backend that hangs does not hang us."""
-    ended: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            ended.set_result(context.run(call))
-        except BaseException as exc:  # noqa: BLE001 - raised where the result is asked for
-            ended.set_exception(exc)
-
-    thread = threading.Thread(target=work, name="anymap-exam", daemon=True)
-    thread.start()
-    return thread, ended
-
-
-def stack(thread: threading.Thread) -> str:
-    """Say where a thread is."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""

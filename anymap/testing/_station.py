@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from anymap._engine.codec import make_codec
@@ -13,11 +13,10 @@ from anymap._engine.telemetry.router import MessageRouter
 from anymap._map import pmap
 from anymap._plan.make import make_plan
 from anymap.backends.base import ChunkLost
-from anymap.testing._verdicts import fail
+from anymap.testing._verdicts import brief, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
     from anymap._worker.protocol import Answer
     from anymap._worker.task import Task
@@ -49,7 +48,10 @@ class Station:
         return self._codec.task(Chunk(0, list(rows)), self._codec.board.take(), None)
 
     def submit(self, *rows: Any) -> Future[Answer]:
-        return self.backend.submit(self.task(*rows))
+        future = self.backend.submit(self.task(*rows))
+        if not isinstance(future, Future):
+            fail(f"submit returned {brief(future)}, and no Future of concurrent.futures")
+        return future
 
     def answer(self, future: Future[Answer]) -> Answer:
         """Wait for a task's answer."""

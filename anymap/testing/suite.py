@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anymap.backends import _registry
+from anymap.testing import _child
 from anymap.testing._contract import Contract
 from anymap.testing._errors import Errors
 from anymap.testing._exam import promise_of, refuse_to_examine_another
@@ -71,12 +72,24 @@ def examine(
     backend: str | Backend | type[Backend],
     *,
     patience: float = 30.0,
+    startup: float = 60.0,
     tell: Callable[[Outcome], object] | None = None,
 ) -> Report:
-    """Sit the exam without pytest.
+    """Sit the exam without pytest, in a process of its own.
 
-    It takes between some seconds and a minute, and ends all that this process keeps warm for its maps. Each promise
-    must be kept within ``patience`` seconds. ``tell`` is called with each outcome as it comes.
+    It takes between some seconds and a minute. A promise during which that process is ended, by a crash of the engine's, is
+    broken; another process goes on with the next. The class travels to it by name or by value, an instance as a copy.
+
+    Args:
+        backend: The candidate: its name, its class, or an instance with options.
+        patience: Seconds within which each promise must be kept; three times what the engine takes to start comes on top.
+            After three promises that have used up their time, the others have a tenth of it.
+        startup: Seconds that the engine may take to start.
+        tell: Called with each outcome as it comes.
+
+    Raises:
+        UnknownBackend: No backend has that name.
+        ConfigError: The candidate cannot be sent to another process.
 
     The program ``anymap check-backend`` does this for a backend's name.
 
@@ -84,21 +97,14 @@ def examine(
     >>> examine("serial").broken
     []
     """
-    candidate, limit = backend, patience
-
-    class Sitting(BackendSuite):
-        backend = candidate
-        patience = limit
-
     refuse_to_examine_another()
-    sitting = Sitting()
-    for name in _tests():
-        # What it raises is in its outcome.
-        with suppress(Exception):
-            getattr(sitting, name)()
+    candidate = _registry.find(backend) if isinstance(backend, str) else backend
+    found = []
+    for outcome in _child.outcomes(_child.Sitting(candidate, patience, startup), _tests()):
+        found.append(outcome)
         if tell is not None:
-            tell(Sitting.outcomes[promise_of(name)])
-    return Report(tuple(Sitting.outcomes.values()))
+            tell(outcome)
+    return Report(tuple(found))
 
 
 def all_promises() -> list[str]:
