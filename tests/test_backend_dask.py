@@ -11,6 +11,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,12 +28,13 @@ from distributed import Client, LocalCluster, Security
 
 import anymap
 from anymap._config.scope import Inherited
+from anymap._host import spill
 from anymap._serialize import object_table, packing
-from anymap._worker import protocol
+from anymap._worker import protocol, spec
 from anymap._worker.maps import serves
 from anymap._worker.protocol import Answer, MapSpec
 from anymap._worker.task import Task
-from anymap.backends._dask import connection, local_cluster, submission
+from anymap.backends._dask import cluster_process, connection, local_cluster, submission
 from anymap.backends.base import ChunkLost
 from anymap.backends.dask import Dask
 from tests import conftest
@@ -239,6 +241,26 @@ def test_our_own_cluster_ends_when_nobody_needs_it_any_more(
         [pid] = anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1)
     until(lambda: not psutil.pid_exists(pid))
     assert anymap.pmap(lambda _: os.getpid(), [0], backend="dask", workers=1) != [pid]
+
+
+def test_a_fault_in_what_watches_the_workers_ends_our_own_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def nothing(_: object) -> None:
+        pass
+
+    async def fault(_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(spill, "make_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(cluster_process._Cluster, "_start_worker", lambda _: None)
+    monkeypatch.setattr(cluster_process._Cluster, "_start_scheduler", nothing)
+    monkeypatch.setattr(cluster_process._Cluster, "_watch_workers", fault)
+    caller, own = socket.socketpair()
+    with caller, own:
+        cluster = cluster_process._Cluster(own.fileno(), spec.current(1), 1)
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            asyncio.run(asyncio.wait_for(cluster.serve(), LONG))
 
 
 def test_our_own_cluster_serves_a_thread_that_runs_an_event_loop() -> None:

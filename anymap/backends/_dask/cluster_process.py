@@ -148,8 +148,10 @@ class _Cluster:
             await self._start_scheduler()
             asyncio.get_running_loop().add_reader(self._line, self._hear_caller)
             watching = asyncio.ensure_future(self._watch_workers())
-            await self._end
+            ended, _ = await asyncio.wait([self._end, watching], return_when=asyncio.FIRST_COMPLETED)
             watching.cancel()
+            for task in ended:
+                task.result()  # a fault ends the cluster, and its maps with that
         finally:
             for worker in self._workers:
                 worker.hang_up()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,19 +72,10 @@ class Channel(Line):
 
 def connect(address: str | None) -> None:
     """Have a thread that lasts start Ray, whose processes end with the thread that has started them."""
-    ready, over = Future(), threading.Event()
-    owner = threading.Thread(target=own, args=(address, ready, over), daemon=True)
-    owner.start()
-    addresses[:] = [ready.result()]
-    at_shutdown(lambda: (over.set(), owner.join(), addresses.clear()))
-
-
-def own(address: str | None, ready: Future[str | None], over: threading.Event) -> None:
+    owner = ThreadPoolExecutor(1)
     try:
-        ray.init(address or "local", log_to_driver=False)
+        owner.submit(ray.init, address or "local", log_to_driver=False).result()
     except (ConnectionError, RuntimeError) as exc:  # there is none, or the program is connected to another
-        ready.set_exception(BackendConnectionError(f"no connection to Ray at {address}: {exc}"))
-    else:
-        ready.set_result(address)
-        over.wait()
-        ray.shutdown()
+        raise BackendConnectionError(f"no connection to Ray at {address}: {exc}") from exc
+    addresses[:] = [address]
+    at_shutdown(lambda: (ray.shutdown(), owner.shutdown(), addresses.clear()))

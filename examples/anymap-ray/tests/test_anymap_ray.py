@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # read by every process of Ray's; its clusters are this test's alone
 import ray
 from anymap_ray import Ray
 
@@ -68,4 +70,9 @@ def test_deaths_and_deadlines_cost_their_items_on_a_cluster_at_an_address(addres
 
 class TestRay(BackendSuite):
     backend = "ray"
-    patience = 120
+
+
+class TestRayAtAnAddress(BackendSuite):
+    @pytest.fixture(autouse=True)
+    def backend_at_the_address(self, address: str) -> None:
+        self.backend = Ray(address)
