@@ -114,8 +114,8 @@ class Frames:
 class Outbox:
     """Keeps the letters of one task until its channel takes them, or until its answer does.
 
-    A bundle goes at once if the last one is some time ago; else the next letter takes it along, or whoever calls
-    :meth:`post` regularly.
+    A bundle goes at once if the last one is some time ago; else the next letter takes it along, or a call of
+    :meth:`post`, which comes regularly.
     """
 
     def __init__(self, send: Callable[[bytes], object] | None) -> None:

@@ -70,7 +70,7 @@ class Ticker(Generic[T]):
             with self._lock:
                 self._present.discard(one)
 
-            own_log.exception("%s: nobody looks after a task any more", self._name)
+            own_log.exception("%s: a task is no longer looked after", self._name)
 
     def _begin_anew(self) -> None:
         """In a fork: those present are the parent's, and so is the thread."""

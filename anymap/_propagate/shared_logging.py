@@ -341,7 +341,7 @@ def _install() -> None:
 
 def _put_back() -> None:
     for (owner, name), (original, wrapper) in list(_replaced.items()):
-        # What somebody has put a function of its own around meanwhile stays: without items it changes nothing.
+        # What others have put a function of their own around meanwhile stays: without items it changes nothing.
         if getattr(owner, name) is wrapper:
             setattr(owner, name, original)
             del _replaced[owner, name]

@@ -259,7 +259,7 @@ class Dask(Backend):
     def poll(self) -> None:
         self._cluster.check_interval()
         if self._task is not None and not self._task.is_wanted():
-            raise BackendConnectionError("nobody waits any more for the dask task that this map was called in")
+            raise BackendConnectionError("the dask task that this map was called in is no longer waited for")
         if (gone := self._what_became_of_us()) is not None:
             self._end_all(gone)
 

@@ -127,9 +127,9 @@ class Declarations(Exam):
 
     def test_an_item_that_is_stuck_ends_at_its_deadline(self) -> None:
         traits = self.traits
-        applies_if(not traits.inline, "tasks run in the caller's thread: nobody can end them")
+        applies_if(not traits.inline, "tasks run in the caller's thread: nothing can end them")
         applies_if(
-            traits.live or not traits.remote, "remote is declared and live is not: nobody knows when an item began"
+            traits.live or not traits.remote, "remote is declared and live is not: nothing tells when an item began"
         )
         applies_if(
             traits.kills or traits.shares_memory or traits.live or traits.borrowed,

@@ -89,7 +89,7 @@ class PoolKeeper:
             pool.give_up(self._lost(describe(dead), dead))
         else:
             pool.give_up(
-                RuntimeError(f"the pool's thread {ended} has ended by an error, and nobody reads answers any more")
+                RuntimeError(f"the pool's thread {ended} has ended by an error, so no answer is read any more")
             )
 
     def kill(self, pid: int) -> None:
