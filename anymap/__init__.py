@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from anymap._plan.live import register_engine
     from anymap._plan.selection import Selection, selection
     from anymap._plan.using import configure, using
-    from anymap._pool import AsyncResult, Pool
+    from anymap._pool import Pool
+    from anymap._pool_results import AsyncResult
     from anymap._serialize.failures import Failure, failure
     from anymap._serialize.share import Shared, share
     from anymap.backends._registry import BackendInfo, available_backends, register
@@ -119,7 +120,8 @@ _homes = {
     "_plan.live": ("register_engine",),
     "_host.lifecycle": ("shutdown",),
     "_in_worker.per_worker": ("PerWorker", "per_worker"),
-    "_pool": ("AsyncResult", "Pool"),
+    "_pool": ("Pool",),
+    "_pool_results": ("AsyncResult",),
     "backends._registry": ("BackendInfo", "available_backends", "register"),
     "_in_worker.rng": ("rng",),
     "_plan.selection": ("Selection", "selection"),

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
 import weakref
-from collections import deque
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from anymap._config import settings
 from anymap._config.values import block_progress
@@ -21,11 +17,10 @@ from anymap._engine.results import collect, iterate, run_of
 from anymap._executor import Executor
 from anymap._hints import keywords_checked
 from anymap._host import guarded
-from anymap._host.futures import InterruptibleFuture, Latch
-from anymap._host.handlers import held_back
 from anymap._map import pmap
 from anymap._plan.make import make_plan
 from anymap._plan.worker_options import WorkerOptions, worker_options
+from anymap._pool_results import AsyncResult, Results, joined
 from anymap._serialize import calls
 
 if TYPE_CHECKING:
@@ -108,7 +103,7 @@ class Pool:
         self._executor = _Executor(self._options)
         self._is_running = True
         self._runs: weakref.WeakSet[Run | Inline] = weakref.WeakSet()
-        self._unfinished: set[_Results[Any]] = set()
+        self._unfinished: set[Results[Any]] = set()
 
     @property
     def workers(self) -> int:
@@ -288,9 +283,9 @@ class Pool:
 
     def _results(
         self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, *, ordered: bool
-    ) -> _Results[R]:
+    ) -> Results[R]:
         run, _ = self._begin(func, iterable, chunksize, ordered=ordered, lazy=True, on_error="return")
-        return _Results(run, self._unfinished)
+        return Results(run, self._unfinished)
 
     def _submit_chunks(
         self, each: Callable[[Sequence[Any]], list[R]], iterable: Iterable[Any], chunksize: int | None
@@ -302,7 +297,7 @@ class Pool:
         if chunksize is not None:
             size = chunksize
         rows = iter(items)
-        return _joined([self._executor.submit(each, chunk) for chunk in iter(lambda: list(islice(rows, size)), [])])
+        return joined([self._executor.submit(each, chunk) for chunk in iter(lambda: list(islice(rows, size)), [])])
 
 
 def _check_callbacks(callback: object, error_callback: object) -> None:
@@ -322,139 +317,9 @@ def _check_chunksize(given: Any) -> None:
     settings.check("chunksize", "chunksize", given)
 
 
-class AsyncResult(Generic[R]):
-    """What will come of a call; see :class:`multiprocessing.pool.AsyncResult`."""
-
-    def __init__(
-        self,
-        future: Future[R],
-        callback: Callable[[R], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
-    ) -> None:
-        self._future = future
-        self._ended = Latch()
-        future.add_done_callback(lambda _: self._ended.set())
-        if callback is not None or error_callback is not None:
-            future.add_done_callback(partial(_tell, callback, error_callback))
-
-    def __repr__(self) -> str:
-        return f"<AsyncResult, {'ready' if self.ready() else 'not ready'}>"
-
-    @in_one_frame
-    def get(self, timeout: float | None = None) -> R:
-        """Return the result, or raise the error; :class:`multiprocessing.TimeoutError` if there is none after so long."""
-        self.wait(timeout)
-        if not self.ready():
-            raise multiprocessing.TimeoutError
-        # Not by result(), whose own frames would be shown.
-        if (error := self._future.exception()) is not None:
-            raise error
-        return self._future.result()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait for the result, for at most so many seconds."""
-        self._ended.wait(timeout)
-
-    def ready(self) -> bool:
-        """Tell whether the call has ended."""
-        return self._future.done()
-
-    def successful(self) -> bool:
-        """Tell whether it ended without an error; ``ValueError`` if it has not ended."""
-        if not self.ready():
-            raise ValueError("the call has not ended")
-        return not self._future.cancelled() and self._future.exception() is None
-
-
-def _tell(
-    callback: Callable[[R], object] | None, error_callback: Callable[[BaseException], object] | None, future: Future[R]
-) -> None:
-    error = CancelledError() if future.cancelled() else future.exception()
-    if error is not None:
-        if error_callback is not None:
-            error_callback(error)
-    elif callback is not None:
-        callback(future.result())
-
-
 class _Executor(Executor):
     """A program that ends does not wait for a pool."""
 
     def __init__(self, options: WorkerOptions) -> None:
         # Its calls are chunks, and no items that could be counted.
         self._prepare(options, None, None, progress=False, finish_at_exit=False)
-
-
-class _Results(Generic[R]):
-    """The results of a lazy map, errors where they belong."""
-
-    def __init__(self, run: Run | Inline, unfinished: set[_Results[Any]]) -> None:
-        self._run = run
-        self._batches = run.batches()
-        self._ready: deque[tuple[Any, BaseException | None]] = deque()
-        self._lock = threading.RLock()
-        self._unfinished = unfinished
-        unfinished.add(self)
-
-    def __repr__(self) -> str:
-        return f"<results of an anymap.Pool, {len(self._ready)} ready>"
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> R:
-        with self._lock:
-            while not self._ready:
-                self._take()
-            value, error = self._ready.popleft()
-        if error is not None:
-            __tracebackhide__ = True
-            raise error
-        return value  # type: ignore[no-any-return]
-
-    def finish(self) -> None:
-        """Do the rest of the map."""
-        with self._lock, suppress(StopIteration):
-            while True:
-                self._take()
-
-    def close(self) -> None:
-        """Leave the map, which has been told to end: a thread that is in it just now leaves it by itself."""
-        if self._lock.acquire(blocking=False):
-            self._batches.close()
-            self._ready.append((None, CancelledError()))
-            self._unfinished.discard(self)
-            self._lock.release()
-
-    def _take(self) -> None:
-        """Take what is ready next; raise ``StopIteration`` where nothing comes any more."""
-        try:
-            with held_back():
-                batch = next(self._batches)
-        except StopIteration:
-            self._unfinished.discard(self)
-            raise
-        except Exception as exc:  # noqa: BLE001 - the input's, raised where the next result is asked for
-            self._ready.append((None, exc))
-        else:
-            self._ready.extend((value, batch.errors.get(position)) for position, value in enumerate(batch.values))
-
-
-def _joined(parts: list[Future[list[R]]]) -> Future[list[R]]:
-    """Return a future of all results in one list."""
-    whole: Future[list[R]] = InterruptibleFuture()
-    left = iter(range(len(parts), 0, -1))
-
-    def finish(_: object) -> None:
-        # One step of such an iterator is one for all threads.
-        if next(left) == 1:
-            try:
-                whole.set_result([value for part in parts for value in part.result()])
-            except BaseException as exc:  # noqa: BLE001 - the first part's that failed
-                whole.set_exception(exc)
-
-    if not parts:
-        whole.set_result([])
-    for part in parts:
-        part.add_done_callback(finish)
-    return whole
