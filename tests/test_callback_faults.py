@@ -16,7 +16,7 @@ from anymap._engine.dispatch import Dispatcher
 from anymap._host import framing
 from anymap.backends import Processes, TaskCodec
 from anymap.backends._joblib import engine
-from anymap.backends._processes import pool
+from anymap.backends._processes import kept, pool
 from anymap.backends._shared.external import ExternalEngine
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def test_an_answer_that_cannot_be_loaded_ends_its_map_and_not_the_pool(
         patch.setattr(pool, "_loaded", lambda _: Fault())
         with pytest.raises(Fault):
             pmap(abs, range(4), backend=Processes(start_method=start_method), workers=2)
-    pools = set(pool._pools.values())
+    pools = set(kept._pools.values())
     assert pmap(abs, range(4), backend="processes", workers=2) == [0, 1, 2, 3]
-    assert start_method == "fork" or set(pool._pools.values()) == pools
+    assert start_method == "fork" or set(kept._pools.values()) == pools
 
 
 def test_so_does_one_that_is_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:

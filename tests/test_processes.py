@@ -27,7 +27,7 @@ from anymap import ConfigError, WorkerLost, pmap
 from anymap._host import cpus
 from anymap._host.interrupts import interrupts_held_back
 from anymap.backends import Processes
-from anymap.backends._processes import pool
+from anymap.backends._processes import kept, pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -241,7 +241,7 @@ def test_an_idle_worker_that_is_killed_is_replaced() -> None:
 
 
 def test_a_worker_that_is_killed_while_it_starts_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, unlucky = pool.start_interpreter, iter([True])
+    start, unlucky = kept.start_interpreter, iter([True])
 
     def start_and_kill(*arguments: Any) -> Any:
         process = start(*arguments)
@@ -251,7 +251,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_replaced(monkeypatch: pytest
         return process
 
     anymap.shutdown()
-    monkeypatch.setattr(pool, "start_interpreter", start_and_kill)
+    monkeypatch.setattr(kept, "start_interpreter", start_and_kill)
     assert pmap(abs, range(10), backend="processes", workers=2) == list(range(10))
 
 

@@ -15,14 +15,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anymap._engine import sizing
 from anymap._engine.codec import Refused
+from anymap._engine.deaths import Deaths
 from anymap._engine.ledger import Ledger
 from anymap._engine.outcomes import outcomes_of
+from anymap._engine.sizes import Sizes
 from anymap._engine.telemetry import rates
-from anymap._errors import ItemTimeout, WorkerLost
-from anymap._host import guarded, memory, own_log, status_board
-from anymap._serialize import failures
+from anymap._host import guarded, own_log
 from anymap._worker.protocol import Answer
 from anymap.backends.base import ChunkLost
 
@@ -67,45 +66,16 @@ class Dispatcher:
         self._router = telemetry.router
         self._item_events = telemetry.item_events
         self._ends_at_first = outcomes_of(plan).ends_at_first
-        self._rate = rates.recall(plan.backend.name, plan.func)
-        self._target_duration = sizing.EACH_SOON if plan.lazy or plan.total is None else sizing.ALL_SOON
+        self.sizes = Sizes(plan, self.ledger)
         self._lock = threading.RLock()
         self._slots: dict[Chunk, int] = {}
         """Where on the board each chunk in flight says how far it is."""
         self._futures: dict[Chunk, Future[Answer]] = {}
-        self._dead: set[int] = set()
-        self._killed: set[int] = set()
-        """Workers that were to be killed for an item that was out of time."""
+        self._deaths = Deaths(plan)
         self._stopped_submitting = False
         self._too_many_failures = False
         self._abandoned = False
         self._last_death: Exception | None = None
-
-    # --- how much at once -----------------------------------------------------------------------------------------
-
-    def workers(self) -> int:
-        return max(self._backend.capacity(), 1)
-
-    def total(self) -> int | None:
-        return self.ledger.pulled if self.ledger.exhausted else self._plan.total
-
-    def window(self) -> int:
-        if self._plan.window is not None:
-            return self._plan.window
-        return 2 * self.workers() * self._chunksize_by_rate()
-
-    def chunksize(self) -> int:
-        size = self._chunksize_by_rate()
-        if self._plan.window is not None and self._plan.chunksize is None:
-            size = min(size, max(self._plan.window // (2 * self.workers()), 1))
-        return size
-
-    def _chunksize_by_rate(self) -> int:
-        if self._plan.chunksize is not None:
-            return self._plan.chunksize
-        total = self.total()
-        remaining = None if total is None else max(total - self.ledger.pulled + self.ledger.waiting_rows(), 1)
-        return sizing.chunksize(self._rate, self._target_duration, self.workers(), remaining)
 
     # --- launching ------------------------------------------------------------------------------------------------
 
@@ -124,7 +94,7 @@ class Dispatcher:
     def remember(self, *, complete: bool) -> None:
         """Keep for the next map how long items took."""
         backend, func, items = self._backend.name, self._plan.func, self.ledger.counts.done
-        rates.remember(backend, func, self._rate)
+        rates.remember(backend, func, self.sizes.rate)
         if complete and items:
             rates.note_speed(backend, func, self.timings.costs().busy / items)
 
@@ -152,12 +122,12 @@ class Dispatcher:
         if not self.ledger.waiting:
             return None
         with self._lock:
-            workers = self.workers()
+            workers = self.sizes.workers()
             flying = self.ledger.flying
             if self._stopped_submitting or flying >= 2 * workers or self.codec.board.full:
                 return None
             partial_chunks = self.ledger.exhausted or (partial_chunks and flying < workers)
-            chunk = self.ledger.next(self.chunksize(), time.monotonic(), partial=partial_chunks)
+            chunk = self.ledger.next(self.sizes.chunksize(), time.monotonic(), partial=partial_chunks)
             if chunk is None:
                 return None
             slot = self._slots[chunk] = self.codec.board.take()
@@ -165,13 +135,12 @@ class Dispatcher:
 
     def _launch(self, chunk: Chunk, slot: int) -> None:
         assert self.codec is not None  # noqa: S101
-        budget = None if self._plan.chunksize is not None else sizing.budget(self._rate, self._target_duration)
         sent = time.monotonic()
         try:
-            task = self.codec.task(chunk, slot, budget, self._may_fail_yet())
+            task = self.codec.task(chunk, slot, self.sizes.budget(), self._may_fail_yet())
             with self._lock:
                 self.timings.packing += time.monotonic() - sent
-                self._rate.weigh(len(chunk), self.codec.weight(task.rows))
+                self.sizes.rate.weigh(len(chunk), self.codec.weight(task.rows))
             future = self._submit(task)
         except Refused as refused:
             self._enter_refusal(chunk, slot, refused)
@@ -226,9 +195,9 @@ class Dispatcher:
             if not self._come_down(chunk, slot):
                 return
             self.timings.note(answer, chunk.start)
-            self._rate.note(answer.done, answer.seconds, answer.longest, under_way)
+            self.sizes.rate.note(answer.done, answer.seconds, answer.longest, under_way)
             if answer.done:
-                self._rate.weigh(answer.done, self.codec.weight(answer.values))
+                self.sizes.rate.weigh(answer.done, self.codec.weight(answer.values))
             raised = {position: exc for position, exc, _ in answer.failures}
             verdict = partial(self._retry_raised, raised)
             again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
@@ -279,16 +248,16 @@ class Dispatcher:
             mark = self.codec.board.read(slot)
             if not self._come_down(chunk, slot) or self._abandoned:
                 return
-            newly_dead = self._count_dead(dead)
+            newly_dead = self._deaths.count(dead, self.ledger.counts)
             certain = chunk.expired is not None or (dead is not None and mark.pid in dead)
-            blamed = self.ledger.lose(chunk, self._running_position(chunk, mark, dead), certain=certain)
+            blamed = self.ledger.lose(chunk, self._deaths.running_position(chunk, mark, dead), certain=certain)
             if self._item_events is not None:
                 self._item_events.lose(chunk, blamed, str(lost), newly_dead)
             if blamed is not None:
                 self._enter_death(chunk, blamed, mark, lost)
 
     def _enter_death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> None:
-        exc = self._last_death = self._death(chunk, position, mark, lost)
+        exc = self._last_death = self._deaths.error(chunk, position, mark, lost)
         seconds = time.monotonic() - mark.began if mark.began else 0.0
         worker = str(mark.pid or "unknown")
         is_final = self.ledger.fail(chunk, position, partial(self._retry, exc), time.monotonic())
@@ -299,44 +268,9 @@ class Dispatcher:
             self._note_failures(1)
             self._arrive_dead(chunk, position, exc, seconds, worker)
 
-    def _running_position(self, chunk: Chunk, mark: Mark, dead: Any) -> int | None:
-        """Return where a lost chunk was: -1 if none of its items can be to blame, ``None`` if that is not known."""
-        if self._backend.traits.remote:
-            if chunk.expired is None:
-                return None
-            return chunk.expired if mark.position == chunk.expired else -1
-        if dead is not None and mark.pid not in dead:
-            return -1
-        if chunk.expired != mark.position and mark.pid in self._killed:
-            # What was out of time ended just before its worker was killed for it, and what came after it is not to blame.
-            return -1
-        return mark.position
-
-    def _death(self, chunk: Chunk, position: int, mark: Mark, lost: BaseException) -> Exception:
-        name = failures.item_name(chunk.start + position, chunk.rows[position], shown=self._plan.show_items)
-        if chunk.expired == position:
-            return ItemTimeout(f"{name} took longer than timeout={self._plan.timeout:g} s")
-        dead = getattr(lost, "dead", None) or {}
-        exitcode = dead.get(mark.pid, next(iter(dead.values()), None))
-        if mark == status_board.UNTOUCHED and not self._backend.traits.remote:
-            return WorkerLost(
-                f"workers end before they begin {name}, again and again: {lost}{memory.explain(exitcode)}", exitcode
-            )
-        return WorkerLost(f"the worker that ran {name} died: {lost}{memory.explain(exitcode)}", exitcode)
-
     def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
         row = chunk.part(position, position + 1)
         self.arrivals.append(Arrival(row, None, death=(exc, seconds, worker)))
-
-    def _count_dead(self, dead: Any) -> dict[int, int | None] | None:
-        """Count the dead; return those that were not known as dead, with their exit codes; ``None`` if that is not known."""
-        if dead is None:
-            self.ledger.counts.lost += 1
-            return None
-        new = {pid: exitcode for pid, exitcode in dead.items() if pid not in self._dead}
-        self._dead.update(new)
-        self.ledger.counts.lost += len(new)
-        return new
 
     def _note_failures(self, count: int) -> None:
         """Submit nothing any more once too many items have failed. Before these failures are among the arrivals."""
@@ -386,6 +320,9 @@ class Dispatcher:
 
     # --- on the way -----------------------------------------------------------------------------------------------
 
+    def total(self) -> int | None:
+        return self.sizes.total()
+
     def in_flight(self) -> Iterable[Chunk]:
         return self.ledger.in_flight()
 
@@ -418,7 +355,7 @@ class Dispatcher:
                 return
             chunk.expired = mark.position
             if self._backend.traits.kills:
-                self._killed.add(mark.pid)
+                self._deaths.killed.add(mark.pid)
             else:
                 self._give_up(chunk, mark)
         if self._backend.traits.kills:

@@ -11,14 +11,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from anymap._engine import ends, outcomes
-from anymap._engine.call_checks import hint_on_failure
 from anymap._engine.inline_calls import Calls, Tally
 from anymap._engine.ordering import Batch
 from anymap._engine.supervisor import Supervisor
 from anymap._engine.telemetry import rates
 from anymap._host import guarded
 from anymap._host.handlers import held_back, let_in
-from anymap._serialize import exceptions, failures
+from anymap._serialize import exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -164,19 +163,7 @@ class Inline:
 
     def _fail(self, exc: Exception, row: Any, attempts: int, seconds: float) -> tuple[Any, ...]:
         plan, tally, calls = self._plan, self._tally, self._calls
-        attached = failures.attach(
-            exc,
-            tally.at,
-            row,
-            attempts,
-            seconds,
-            calls.worker,
-            output=calls.output_of_failed(),
-            depth=plan.depth,
-            show_item=plan.show_items,
-        )
-        if (hint := hint_on_failure(attached, plan.func, row, star=plan.star)) is not None:
-            guarded.add_note(attached, f"anymap: {hint}")
+        attached = outcomes.of_item(plan, exc, tally.at, row, attempts, seconds, calls.worker, calls.output_of_failed())
         tally.at += 1
         self._tally.failed += 1
         if self._on_error.ends_at_first:

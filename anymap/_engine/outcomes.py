@@ -6,7 +6,9 @@ from concurrent.futures import CancelledError
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from anymap._engine.call_checks import hint_on_failure
 from anymap._errors import MapError
+from anymap._host import guarded
 from anymap._serialize import failures
 
 if TYPE_CHECKING:
@@ -134,6 +136,18 @@ def indices(batch: Batch, outcomes: Outcomes) -> Sequence[int]:
     every = range(batch.start, batch.start + len(batch.values))
     left_out = {batch.start + position for position, exc in batch.errors.items() if not outcomes.in_place_of(exc)}
     return [index for index in every if index not in left_out] if left_out else every
+
+
+def of_item(
+    plan: Plan, exc: Exception, index: int, row: Any, attempts: int, seconds: float, worker: str, output: str = ""
+) -> Exception:
+    """Return what an item has failed with, with what :func:`failure` tells, and the hint that newcomers may need."""
+    attached = failures.attach(
+        exc, index, row, attempts, seconds, worker, output=output, depth=plan.depth, show_item=plan.show_items
+    )
+    if (hint := hint_on_failure(exc, plan.func, row, star=plan.star)) is not None:
+        guarded.add_note(attached, f"anymap: {hint}")
+    return attached
 
 
 def unfinished(count: int) -> list[Any]:

@@ -12,18 +12,16 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from anymap._engine import ends
-from anymap._engine.call_checks import hint_on_failure
+from anymap._engine import ends, outcomes
 from anymap._engine.codec import make_codec
 from anymap._engine.dispatch import Arrival, Dispatcher
 from anymap._engine.ordering import AsFinished, Batch, InOrder
-from anymap._engine.outcomes import TooManyFailures, outcomes_of
 from anymap._engine.supervisor import Supervisor
 from anymap._engine.telemetry.reporter import Reporter, Telemetry
 from anymap._engine.telemetry.standstill import Standstill
-from anymap._host import guarded, memory, own_log
+from anymap._host import memory, own_log
 from anymap._host.handlers import held_back, let_in
-from anymap._serialize import exceptions, failures
+from anymap._serialize import exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -53,7 +51,7 @@ class Run:
         self._plan = plan
         self._source = source
         self._backend = plan.backend
-        self._on_error = outcomes_of(plan)
+        self._on_error = outcomes.outcomes_of(plan)
         telemetry = Telemetry(plan)
         self._timings, self._router = telemetry.timings, telemetry.router
         self._dispatcher = Dispatcher(plan, telemetry, self._on_news)
@@ -97,7 +95,7 @@ class Run:
     @property
     def window(self) -> int:
         """How many items may be in flight or undelivered just now."""
-        return self._dispatcher.window()
+        return self._dispatcher.sizes.window()
 
     @property
     def pulled(self) -> int:
@@ -115,7 +113,7 @@ class Run:
         ends.open_backend(self._plan)
         self._standstill = Standstill(self._backend)
         self._dispatcher.codec = make_codec(self._plan, self._router, self._reporter.around())
-        self._reporter.start(self._dispatcher.workers(), self._dispatcher.codec.error)
+        self._reporter.start(self._dispatcher.sizes.workers(), self._dispatcher.codec.error)
         self._router.wake_by(self._supervisor.wake)
         # Where this thread may be kept from looking after the map from the very first item on.
         if self._plan.lazy or not self._plan.prompt:
@@ -176,23 +174,9 @@ class Run:
     def _attach(
         self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str, output: str = ""
     ) -> Exception:
-        index, plan = chunk.start + position, self._plan
+        index = chunk.start + position
         attempts = self._dispatcher.forget_attempts(index)
-        row = chunk.rows[position]
-        attached = failures.attach(
-            exc,
-            index,
-            row,
-            attempts,
-            seconds,
-            worker,
-            output=output,
-            depth=plan.depth,
-            show_item=plan.show_items,
-        )
-        if (hint := hint_on_failure(exc, plan.func, row, star=plan.star)) is not None:
-            guarded.add_note(attached, f"anymap: {hint}")
-        return attached
+        return outcomes.of_item(self._plan, exc, index, chunk.rows[position], attempts, seconds, worker, output)
 
     def _check(self, errors: dict[int, Exception]) -> None:
         """See whether these errors end the map."""
@@ -216,7 +200,7 @@ class Run:
         if self._error is not None:
             raise self._error
         if self._dispatcher.failed_too_often():
-            raise TooManyFailures
+            raise outcomes.TooManyFailures
         if self.source_error is not None and not self._plan.lazy and self._on_error.ends_at_first:
             raise self.source_error
 
@@ -225,7 +209,7 @@ class Run:
     def _pull(self) -> bool:
         """Pull some rows, if there is room; return whether that changed anything."""
         ledger, source = self._ledger, self._source
-        if ledger.exhausted or (quantum := min(self._room(), self._dispatcher.chunksize())) <= 0:
+        if ledger.exhausted or (quantum := min(self._room(), self._dispatcher.sizes.chunksize())) <= 0:
             return False
         try:
             with self._timings.waiting:
@@ -241,7 +225,7 @@ class Run:
 
     def _room(self) -> int:
         held = self._ledger.pulled - (self._delivered if self._plan.lazy else self._ledger.counts.done)
-        return self._dispatcher.window() - held
+        return self._dispatcher.sizes.window() - held
 
     # --- wait -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from anymap._errors import ConfigError
 from anymap._host import cpus
-from anymap.backends._processes import pool
+from anymap.backends._processes import kept
 from anymap.backends.base import Backend, Task, Traits
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Processes(Backend):
     def open(self, workers: int | None) -> None:
         self.workers = self.expected_workers(workers)
         if self.start_method == "fork":
-            self._lease = pool.lease_forks(self.workers, self.max_tasks_per_worker, self.inner_threads)
+            self._lease = kept.lease_forks(self.workers, self.max_tasks_per_worker, self.inner_threads)
         else:
-            self._lease = pool.lease(
+            self._lease = kept.lease(
                 self.workers,
                 self.max_tasks_per_worker,
                 self.inner_threads,

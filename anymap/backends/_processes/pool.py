@@ -11,16 +11,14 @@ import selectors
 import socket
 import threading
 import time
-import weakref
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from anymap._host import descendants, forks, framing, lifecycle
+from anymap._host import framing, lifecycle
 from anymap._host.descriptors import Descriptor, Selector
-from anymap._worker import spec
-from anymap._worker.start import start_fork, start_interpreter
 from anymap.backends._processes.leases import Leases
+from anymap.backends._processes.worker import Worker
 from anymap.backends.base import ChunkLost
 
 if TYPE_CHECKING:
@@ -28,37 +26,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from anymap._worker.protocol import Answer
-    from anymap._worker.spec import WorkerSpec
     from anymap._worker.start import Process
     from anymap.backends._processes.leases import Job, Lease
 
 _TICK, _IDLE_TICK = 0.1, 1.0
 """Seconds between two looks at the workers: while there is work, and while there is none."""
-_GRACE_PERIOD = 5.0
-"""Seconds that a worker has to close what it has made for itself (:func:`anymap.per_worker`) when it is told to end."""
 _GRACE = 0.2
 """Seconds that an abandoned task has to end by itself: it stops after its item, and that spares its worker."""
-
-
-class _Worker:
-    """One process and our end of the line to it."""
-
-    def __init__(self, process: Process, line: socket.socket) -> None:
-        self.process = process
-        self.line = line
-        self.job: Job | None = None
-        self.ran = 0
-        """How many items it has run."""
-        self.idle_since = time.monotonic()
-        """Once it has been dismissed: since when."""
-
-    def kill(self) -> None:
-        """End it and all processes below it, unless it has ended."""
-        if self.process.poll() is None:
-            descendants.end(self.process.pid)
-
-    def is_overdue(self) -> bool:
-        return time.monotonic() > self.idle_since + _GRACE_PERIOD
 
 
 class Pool:
@@ -83,8 +57,8 @@ class Pool:
         self.idle_timeout = 0.0
         """Seconds after which a worker without work ends."""
         self._lock = threading.RLock()
-        self._workers: dict[int, _Worker] = {}
-        self._leaving: list[_Worker] = []
+        self._workers: dict[int, Worker] = {}
+        self._leaving: list[Worker] = []
         self._leases = Leases()
         self._selector = Selector()
         self._wake_up, self._woken = socket.socketpair()
@@ -154,7 +128,7 @@ class Pool:
                 return
             self._send(worker, job)
 
-    def _send(self, worker: _Worker, job: Job) -> None:
+    def _send(self, worker: Worker, job: Job) -> None:
         worker.job = job
         job.lease.quota.running += 1
         # A worker that is gone is found out by the pool's thread, as any other death.
@@ -211,7 +185,7 @@ class Pool:
         with self._lock:
             self._closed = self._closed or not (self._workers or self._leases or self._leaving)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: Worker) -> None:
         data = framing.receive(worker.line.fileno())
         if data is None:
             self._reap(worker)
@@ -228,26 +202,26 @@ class Pool:
         if job is not None:
             _finish(job.future, answer)
 
-    def _release(self, worker: _Worker) -> Job | None:
+    def _release(self, worker: Worker) -> Job | None:
         job, worker.job, worker.idle_since = worker.job, None, time.monotonic()
         if job is not None:
             job.lease.quota.running -= 1
         return job
 
-    def _is_spent(self, worker: _Worker, answer: Any) -> bool:
+    def _is_spent(self, worker: Worker, answer: Any) -> bool:
         if self._max_items is not None and worker.ran >= self._max_items:
             return True
         # What there was no memory for may be what it has leaked, or a limit that was set in it.
         return any(raised.type_name.endswith("MemoryError") for _, raised, _ in getattr(answer, "failures", ()))
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _dismiss(self, worker: Worker) -> None:
         """Let an idle worker go: it ends when we hang up."""
         self._workers.pop(worker.process.pid)
         worker.idle_since = time.monotonic()
         self._hang_up(worker)
         self._leaving.append(worker)
 
-    def _hang_up(self, worker: _Worker) -> None:
+    def _hang_up(self, worker: Worker) -> None:
         self._selector.unregister(worker.line)
         if self._has_its_lines():
             with suppress(OSError):  # it is gone
@@ -261,7 +235,7 @@ class Pool:
         else:
             line.detach()
 
-    def _reap(self, worker: _Worker) -> None:
+    def _reap(self, worker: Worker) -> None:
         """See to it that the process is gone, and tell the thread that waits for it."""
         exitcode, job = self._take_out(worker)
         with self._lock:
@@ -270,7 +244,7 @@ class Pool:
             dead = {worker.process.pid: exitcode}
             _finish(job.future, ChunkLost(f"worker process {worker.process.pid} ended", dead))
 
-    def _take_out(self, worker: _Worker) -> tuple[int, Job | None]:
+    def _take_out(self, worker: Worker) -> tuple[int, Job | None]:
         """End a process; return its exit code and what it was busy with."""
         worker.kill()
         exitcode = worker.process.wait()
@@ -298,7 +272,7 @@ class Pool:
                 worker.kill()
         self._leaving = [worker for worker in self._leaving if worker.process.poll() is None]
 
-    def _receive_last(self, worker: _Worker) -> None:
+    def _receive_last(self, worker: Worker) -> None:
         worker.line.setblocking(False)
         self._receive(worker)
         if worker.process.pid in self._workers:
@@ -317,7 +291,7 @@ class Pool:
             process = self._start(theirs)
         finally:
             self._close_line(theirs)
-        worker = _Worker(process, ours)
+        worker = Worker(process, ours)
         if self._init_message is not None:
             # As in sending a task: if it is gone already, that is found out.
             with suppress(OSError):
@@ -382,78 +356,3 @@ def _finish(future: Future[Answer], outcome: Any) -> None:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
-
-
-# --- the pools of this process ------------------------------------------------------------------------------------
-
-_pools: dict[WorkerSpec, Pool] = {}
-_forks_of_maps: weakref.WeakSet[Pool] = weakref.WeakSet()
-"""Pools of forks, each of one map."""
-_pools_lock = forks.Lock()
-
-
-def lease(workers: int, max_items: int | None, inner_threads: int | None, idle_timeout: float, *, asked: bool) -> Lease:
-    """Return a share of the pool whose workers are like this process, as it is now. ``asked``: see :meth:`Leases.open`."""
-    wanted = spec.current(workers, max_items, inner_threads)
-    with _pools_lock:
-        while True:
-            if wanted not in _pools:
-                _retire_idle_pools()
-                _pools[wanted] = _pool_of_interpreters(wanted)
-                lifecycle.at_shutdown(close_all)
-            _pools[wanted].idle_timeout = idle_timeout
-            if (granted := _pools[wanted].lease(workers, asked=asked)) is not None:
-                return granted
-            # It has closed, for want of anything to do.
-            del _pools[wanted]
-
-
-def _pool_of_interpreters(wanted: WorkerSpec) -> Pool:
-    init_message = pickle.dumps(wanted.preparation())
-    return Pool(
-        lambda line: start_interpreter(wanted, line), init_message=init_message, keep=True, max_items=wanted.max_items
-    )
-
-
-def lease_forks(workers: int, max_items: int | None, inner_threads: int | None) -> Lease:
-    """Return a pool of its own, of forks: they see this process as it is now, so no later map may have them."""
-    pool = Pool(
-        lambda line: start_fork(line, workers, max_items, inner_threads),
-        init_message=None,
-        keep=False,
-        max_items=max_items,
-    )
-    with _pools_lock:
-        _forks_of_maps.add(pool)
-    # At the program's end they get the time to end by themselves.
-    lifecycle.at_shutdown(close_all)
-    granted = pool.lease(workers, asked=True)
-    assert granted is not None  # noqa: S101
-    return granted
-
-
-def _retire_idle_pools() -> None:
-    for wanted, pool in list(_pools.items()):
-        if pool.idle:
-            del _pools[wanted]
-            pool.close()
-
-
-def close_all() -> None:
-    """End all workers of this process."""
-    with _pools_lock:
-        pools = [*_pools.values(), *_forks_of_maps]
-        _pools.clear()
-    for pool in pools:
-        pool.close()
-
-
-def _leave_to_parent() -> None:
-    """In a forked child: the workers are the parent's, and the threads that served them are not there."""
-    for pool in [*_pools.values(), *_forks_of_maps]:
-        pool.leave_to_parent()
-    _pools.clear()
-    _forks_of_maps.clear()
-
-
-forks.in_child(_leave_to_parent)
