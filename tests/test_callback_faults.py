@@ -15,7 +15,7 @@ from anymap import pmap
 from anymap._engine.dispatch import Dispatcher
 from anymap._host import framing
 from anymap.backends import Processes, TaskCodec
-from anymap.backends._joblib import engine
+from anymap.backends._joblib import loky
 from anymap.backends._processes import kept, pool
 from anymap.backends._shared.external import ExternalEngine
 
@@ -107,7 +107,7 @@ def test_one_in_dasks_event_loop_ends_the_map(dask_cluster: str, monkeypatch: py
 
 @pytest.mark.joblib
 def test_one_where_loky_calls_back_ends_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "only", raise_fault)
+    monkeypatch.setattr(loky, "only", raise_fault)
     with pytest.raises(Fault):
         pmap(abs, range(4), backend="joblib", workers=2)
 

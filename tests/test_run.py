@@ -539,7 +539,7 @@ def test_what_several_threads_add_to_is_written_under_the_lock_of_the_ledger(
 
     def made(self: Dispatcher, *args: Any) -> None:
         make(self, *args)
-        for of in (self.ledger.counts, self.timings, self._rate):
+        for of in (self.ledger.counts, self.timings, self.sizes.rate):
             guard(of, self._lock)
 
     make = Dispatcher.__init__
