@@ -119,7 +119,7 @@ class Service(abc.ABC):
     def wait_for_threads(self) -> None:
         """Return when the engine has started its threads: while the interpreter ends, it could start none."""
         if not self._backend.traits.inline:
-            self._source.launched.wait()
+            self._source.sent.wait()
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -158,7 +158,7 @@ class Service(abc.ABC):
         except BaseException as exc:  # noqa: BLE001 - what waits for a result must hear of it
             error = exc
         self._finish(error)
-        self._source.launched.set()
+        self._source.sent.set()
         self._forget()
 
     def _forget(self) -> None:

@@ -38,7 +38,7 @@ def reported_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
 
-@pytest.mark.parametrize("method", ["_enter", "_enter_answer", "_come_down"])
+@pytest.mark.parametrize("method", ["_enter", "_enter_answer", "_release"])
 def test_one_in_the_engines_callback_ends_the_map(
     backend: Backend, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

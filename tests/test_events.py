@@ -344,6 +344,6 @@ def test_the_journal_lets_no_item_end_before_it_has_begun() -> None:
     item_events = ItemEvents(Emitter([sink]), Deaf(), Timings())  # type: ignore[arg-type]
     answer = Answer(1, [None], [], 0.0, 0.0, 0.0, "w", 0)
     item_events.die(0, ValueError(), 1, 0.0, "w", is_final=False)
-    item_events.land(Chunk(0, [None]), answer, [], {})
+    item_events.complete(Chunk(0, [None]), answer, [], {})
     item_events.flush()
     assert [type(event) for event in sink.of(ItemStarted, *ENDS)] == [ItemStarted, ItemRetried, ItemStarted, ItemDone]

@@ -61,7 +61,7 @@ def test_a_chunk_waits_to_be_full_unless_part_of_it_will_do() -> None:
 def test_rows_that_were_not_begun_fly_again_before_new_ones() -> None:
     ledger = staged(6)
     chunk = take(ledger, 4)
-    assert ledger.land(chunk, 1, [], no_retry, 0.0) == []
+    assert ledger.complete(chunk, 1, [], no_retry, 0.0) == []
     again = take(ledger, 4)
     assert (again.start, again.rows) == (1, [1, 2, 3])
     assert ledger.counts.done == 1
@@ -69,7 +69,7 @@ def test_rows_that_were_not_begun_fly_again_before_new_ones() -> None:
 
 def test_rows_that_were_not_begun_fly_in_chunks_of_the_size_that_is_right_now() -> None:
     ledger = staged(10)
-    ledger.land(take(ledger, 8), 1, [], no_retry, 0.0)
+    ledger.complete(take(ledger, 8), 1, [], no_retry, 0.0)
     assert [take(ledger, 3).rows for _ in range(4)] == [[1, 2, 3], [4, 5, 6], [7], [8, 9]]
 
 
@@ -77,20 +77,20 @@ def test_rows_that_were_not_begun_fly_in_the_order_of_the_input() -> None:
     ledger = staged(9)
     dispatcher = [take(ledger, 3) for _ in range(3)]
     for flight in (dispatcher[1], dispatcher[2], dispatcher[0]):
-        ledger.land(flight, 1, [], no_retry, 0.0)
+        ledger.complete(flight, 1, [], no_retry, 0.0)
     assert [take(ledger, 2).rows for _ in range(3)] == [[1, 2], [4, 5], [7, 8]]
 
 
 def test_a_failed_row_is_tried_again_when_its_time_has_come() -> None:
     ledger = staged(2)
     chunk = take(ledger, 2)
-    assert ledger.land(chunk, 2, [1], lambda _, attempts: 5.0 if attempts == 1 else None, now=10.0) == [1]
+    assert ledger.complete(chunk, 2, [1], lambda _, attempts: 5.0 if attempts == 1 else None, now=10.0) == [1]
     assert ledger.next(1, 14.9, partial=True) is None
     assert ledger.next_ready() == 15.0
     retry = ledger.next(1, 15.0, partial=True)
     assert retry is not None
     assert (retry.start, retry.rows) == (1, [1])
-    assert ledger.land(retry, 1, [0], lambda _, attempts: 5.0 if attempts == 1 else None, now=16.0) == []
+    assert ledger.complete(retry, 1, [0], lambda _, attempts: 5.0 if attempts == 1 else None, now=16.0) == []
     assert (ledger.counts.done, ledger.counts.failed, ledger.counts.retried) == (2, 1, 1)
 
 
@@ -116,7 +116,7 @@ def test_a_suspect_flies_alone() -> None:
     first, second = take(ledger, 3), take(ledger, 3)
     assert ledger.lose(first, 1, certain=False) is None
     assert ledger.next(3, 0.0, partial=True) is None, "the suspect waits until nothing else flies"
-    ledger.land(second, 3, [], no_retry, 0.0)
+    ledger.complete(second, 3, [], no_retry, 0.0)
     suspect = take(ledger, 3)
     assert suspect.rows == [1]
     assert ledger.next(3, 0.0, partial=True) is None, "and nothing flies beside it"
@@ -130,7 +130,7 @@ def test_a_suspect_of_whom_nobody_knows_is_blamed_when_it_has_died_alone_twice()
     assert ledger.lose(first, None, certain=False) is None, "once may be chance"
     other = take(ledger, 1)
     assert other.rows == [1], "another one meanwhile: what struck the first may still be there"
-    ledger.land(other, 1, [], no_retry, 0.0)
+    ledger.complete(other, 1, [], no_retry, 0.0)
     again = take(ledger, 1)
     assert again.rows == [0]
     assert ledger.lose(again, None, certain=False) == 0
@@ -146,7 +146,7 @@ def deaths_until_the_blame(ledger: Ledger, deadly: Callable[[int, int | None], b
         suspect = take(ledger, 1)
         (row,) = suspect.rows
         if not deadly(row, before):
-            ledger.land(suspect, 1, [], no_retry, 0.0)
+            ledger.complete(suspect, 1, [], no_retry, 0.0)
         else:
             deaths += 1
             if ledger.lose(suspect, None, certain=False) is not None:
@@ -178,7 +178,7 @@ def test_where_nobody_knows_who_ran_all_are_suspects() -> None:
     for _ in range(3):
         suspect = take(ledger, 3)
         seen += suspect.rows
-        ledger.land(suspect, 1, [], no_retry, 0.0)
+        ledger.complete(suspect, 1, [], no_retry, 0.0)
     assert seen == [0, 1, 2]
 
 
@@ -193,7 +193,7 @@ def test_of_many_suspects_three_more_deaths_find_the_one() -> None:
             if blamed is not None:
                 break
         else:
-            ledger.land(chunk, len(chunk), [], no_retry, 0.0)
+            ledger.complete(chunk, len(chunk), [], no_retry, 0.0)
         chunk = take(ledger, 1000)
     assert chunk.rows[blamed] == guilty
     assert deaths <= 4
@@ -247,7 +247,7 @@ def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataOb
             case "land":
                 done = data.draw(st.integers(0 if tries["left"] > 0 else size, size))
                 failed = data.draw(st.lists(st.integers(0, done - 1), unique=True)) if done else []
-                again = ledger.land(landing, done, failed, verdict, now)
+                again = ledger.complete(landing, done, failed, verdict, now)
                 outcomes.update(landing.rows[position] for position in range(done) if position not in again)
             case "refuse":
                 refused = data.draw(st.lists(st.integers(0, size - 1), unique=True))

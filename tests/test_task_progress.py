@@ -96,17 +96,17 @@ def test_a_task_ends_with_its_worker(tmp_path: Path) -> None:
 
 
 def test_the_last_word_counts_though_it_comes_after_its_item_has_ended() -> None:
-    def letter(done: int, *, first: bool = False, ended: bool = False) -> bytes:
-        return live_messages.seal(
+    def message(done: int, *, first: bool = False, ended: bool = False) -> bytes:
+        return live_messages.encode(
             live_messages.Told(live_messages.TASK, (1, "late", done, 1, 0.1, first, ended), 0, 7, "afar")
         )
 
     sink, router = Tasks(), MessageRouter({})
     tasks = tasks_of_a_map.Tasks(Emitter((sink,)), Timings(), Traits(remote=True), router.settle)
     router.listen(live_messages.TASK, tasks.hear)
-    router.receive_letters([letter(0, first=True)])
+    router.receive_messages([message(0, first=True)])
     router.catch_up()
-    router.receive_letters([letter(1, ended=True)])
+    router.receive_messages([message(1, ended=True)])
     tasks.emit_changes(tuple)  # nothing is in flight any more
     assert [event.done for event in sink.ends] == [1]
 

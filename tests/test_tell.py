@@ -18,7 +18,7 @@ from anymap._engine.results import collect
 from anymap._engine.run import Run
 from anymap._engine.sources import Rows
 from anymap._host import live_messages, pipe_reader
-from anymap._host.live_messages import Frames, Outbox, Told, frames, open_bundle, open_letter, seal
+from anymap._host.live_messages import Frames, Outbox, Told, decode, decode_bundle, encode, frames
 from anymap._in_worker import tell as _tell
 from anymap._in_worker.tell import tell
 from anymap._plan.make import make_plan
@@ -157,33 +157,33 @@ def test_what_is_too_long_is_dropped_and_counted(caplog: pytest.LogCaptureFixtur
 
 def test_no_worker_waits_for_long_for_a_caller_who_does_not_listen() -> None:
     """The pipe is full: what has no patience is dropped at once, and what has some is dropped and counted."""
-    letters: list[bytes] = []
+    messages: list[bytes] = []
     held, full = threading.Event(), threading.Event()
 
-    def hold(letter: bytes) -> None:
-        letters.append(letter)
+    def hold(message: bytes) -> None:
+        messages.append(message)
         full.set()
         held.wait(30)
 
-    box = pipe_reader.open_box(hold)
-    assert box is not None
-    pipe = _tell._pipe(box.path)
-    letter = seal(Told("heard", bytes(1000), None, 0, ""))
+    receiver = pipe_reader.open_receiver(hold)
+    assert receiver is not None
+    pipe = _tell._pipe(receiver.path)
+    message = encode(Told("heard", bytes(1000), None, 0, ""))
     written = 0
-    while pipe.write(letter, box.tag, 0.0):
+    while pipe.write(message, receiver.tag, 0.0):
         written += 1
     full.wait(30)
-    while pipe.write(letter, box.tag, 0.0):  # into the room that the first read has made
+    while pipe.write(message, receiver.tag, 0.0):  # into the room that the first read has made
         written += 1
-    assert pipe.write(letter, box.tag, 0.01) is False
+    assert pipe.write(message, receiver.tag, 0.01) is False
     assert pipe._is_stuck
     held.set()
-    box.settle()
-    assert len(letters) == written
-    assert pipe.write(letter, box.tag, 1.0) is True
-    box.settle()
-    assert len(letters) == written + 1
-    box.close()
+    receiver.settle()
+    assert len(messages) == written
+    assert pipe.write(message, receiver.tag, 1.0) is True
+    receiver.settle()
+    assert len(messages) == written + 1
+    receiver.close()
 
 
 def test_a_listener_that_raises_is_reported_once_and_the_map_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,33 +206,33 @@ def test_a_message_that_cannot_be_pickled_harms_nobody() -> None:
 
 
 def test_frames_are_put_together_however_they_are_cut() -> None:
-    letters = [bytes([n]) * size for n, size in enumerate((0, 1, 83, 500, 2000))]
-    each = [list(frames(letter, n, 1, n, 100)) for n, letter in enumerate(letters)]
+    messages = [bytes([n]) * size for n, size in enumerate((0, 1, 83, 500, 2000))]
+    each = [list(frames(message, n, 1, n, 100)) for n, message in enumerate(messages)]
     assert all(len(frame) <= 100 for one in each for frame in one)
     # Several writers at once: a frame of each in turn.
     turns = max(map(len, each))
     data = b"".join(one[turn] for turn in range(turns) for one in each if turn < len(one))
     for cut in (1, 7, 4096):
         came = Frames()
-        taken = dict(letter for begin in range(0, len(data), cut) for letter in came.take(data[begin : begin + cut]))
-        assert taken == {n: letter for n, letter in enumerate(letters) if letter}
+        taken = dict(message for begin in range(0, len(data), cut) for message in came.take(data[begin : begin + cut]))
+        assert taken == {n: message for n, message in enumerate(messages) if message}
 
 
 def test_an_outbox_sends_at_once_then_bundles_and_leaves_the_rest_to_the_answer() -> None:
     sent: list[bytes] = []
     outbox = Outbox(sent.append)
     for n in range(5):
-        assert outbox.put(seal(Told("heard", n, None, 0, "")))
-    messages = [[open_letter(letter).message for letter in open_bundle(bundle)] for bundle in sent]
+        assert outbox.put(encode(Told("heard", n, None, 0, "")))
+    messages = [[decode(message).message for message in decode_bundle(bundle)] for bundle in sent]
     assert messages[0] == [0]
-    rest = [open_letter(letter).message for letter in outbox.empty()]
+    rest = [decode(message).message for message in outbox.empty()]
     assert [message for bundle in messages for message in bundle] + rest == list(range(5))
 
 
 def test_an_outbox_that_nobody_empties_has_bounds() -> None:
     outbox = Outbox(None)
-    letter = bytes(live_messages.LARGEST // 4)
-    assert [outbox.put(letter) for _ in range(5)] == [True] * 4 + [False]
+    message = bytes(live_messages.LARGEST // 4)
+    assert [outbox.put(message) for _ in range(5)] == [True] * 4 + [False]
     outbox.dropped["heard"] = 1
-    told = open_letter(outbox.empty()[-1])
+    told = decode(outbox.empty()[-1])
     assert (told.topic, told.message) == (live_messages.DROPPED, {"heard": 1})

@@ -1,4 +1,4 @@
-"""Chunks in the air: launching them, and entering in the ledger what became of each.
+"""Chunks in flight: sending them, and entering in the ledger what became of each.
 
 Works on threads of all kinds: the iterating one, the supervisor, the backend's. The lock guards the ledger and is
 never held while something is pickled or submitted.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from anymap._worker.task import Task
 
 
-class Arrival(NamedTuple):
+class Completion(NamedTuple):
     """What became of rows, for the iterating thread to load and hand out."""
 
     chunk: Chunk
@@ -51,10 +51,10 @@ class Dispatcher:
     """The submission and completion of one map's chunks."""
 
     def __init__(self, plan: Plan, telemetry: Telemetry, news: Callable[[], None]) -> None:
-        """``news`` is called, on any thread, when there is something to deliver or to launch."""
+        """``news`` is called, on any thread, when there is something to hand out or to send."""
         self.ledger = Ledger()
         self.timings = telemetry.timings
-        self.arrivals: deque[Arrival] = deque()
+        self.completions: deque[Completion] = deque()
         self.broken: BaseException | None = None
         """What ended the map, if it is no item's error."""
         self.gave_up = False
@@ -77,15 +77,15 @@ class Dispatcher:
         self._abandoned = False
         self._last_death: Exception | None = None
 
-    # --- launching ------------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------------------------------------------
 
     def fill(self, *, partial_chunks: bool) -> None:
-        """Launch what there is to launch; one chunk beyond each worker's own keeps workers from waiting.
+        """Send what there is to send; one chunk beyond each worker's own keeps workers from waiting.
 
         ``partial_chunks``: rather than leave a worker idle, send it less than a chunk.
         """
         while (taken := self._take(partial_chunks=partial_chunks)) is not None:
-            self._launch(*taken)
+            self._send(*taken)
 
     def fall_silent(self) -> None:
         """Tell no news any more, and keep no listener alive."""
@@ -99,7 +99,7 @@ class Dispatcher:
             rates.note_speed(backend, func, self.timings.costs().busy / items)
 
     def stop_submitting(self) -> None:
-        """Launch nothing any more."""
+        """Send nothing any more."""
         self._stopped_submitting = True
 
     def abandon(self) -> None:
@@ -118,22 +118,22 @@ class Dispatcher:
         self._news()
 
     def _take(self, *, partial_chunks: bool) -> tuple[Chunk, int] | None:
-        assert self.codec is not None  # noqa: S101 - set before the first launch
+        assert self.codec is not None  # noqa: S101 - set before the first is sent
         if not self.ledger.waiting:
             return None
         with self._lock:
             workers = self.sizes.workers()
-            flying = self.ledger.flying
-            if self._stopped_submitting or flying >= 2 * workers or self.codec.board.full:
+            in_flight = self.ledger.in_flight_count
+            if self._stopped_submitting or in_flight >= 2 * workers or self.codec.board.full:
                 return None
-            partial_chunks = self.ledger.exhausted or (partial_chunks and flying < workers)
+            partial_chunks = self.ledger.exhausted or (partial_chunks and in_flight < workers)
             chunk = self.ledger.next(self.sizes.chunksize(), time.monotonic(), partial=partial_chunks)
             if chunk is None:
                 return None
             slot = self._slots[chunk] = self.codec.board.take()
             return chunk, slot
 
-    def _launch(self, chunk: Chunk, slot: int) -> None:
+    def _send(self, chunk: Chunk, slot: int) -> None:
         assert self.codec is not None  # noqa: S101
         sent = time.monotonic()
         try:
@@ -149,7 +149,7 @@ class Dispatcher:
                 self.fail(exc)
         else:
             with self._lock:
-                if self.ledger.is_flying(chunk):
+                if self.ledger.is_in_flight(chunk):
                     self._futures[chunk] = future
             future.add_done_callback(partial(self._on_done, chunk, slot, sent))
 
@@ -187,12 +187,12 @@ class Dispatcher:
             return
         assert self.codec is not None  # noqa: S101
         if answer.told:
-            self._router.receive_letters(answer.told)
+            self._router.receive_messages(answer.told)
         if answer.broken is not None:
             self.fail(self._not_run(answer))
             return
         with self._lock:
-            if not self._come_down(chunk, slot):
+            if not self._release(chunk, slot):
                 return
             self.timings.note(answer, chunk.start)
             self.sizes.rate.note(answer.done, answer.seconds, answer.longest, under_way)
@@ -200,12 +200,14 @@ class Dispatcher:
                 self.sizes.rate.weigh(answer.done, self.codec.weight(answer.values))
             raised = {position: exc for position, exc, _ in answer.failures}
             verdict = partial(self._retry_raised, raised)
-            again = self.ledger.land(chunk, answer.done, raised, verdict, time.monotonic())
+            again = self.ledger.complete(chunk, answer.done, raised, verdict, time.monotonic())
             self._note_failures(len(raised) - len(again))
             if self._item_events is not None:
-                self._item_events.land(chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised})
+                self._item_events.complete(
+                    chunk, answer, again, {p: self.ledger.failed_so_far(chunk, p) for p in raised}
+                )
             if answer.done:
-                self.arrivals.append(Arrival(chunk, answer, frozenset(again)))
+                self.completions.append(Completion(chunk, answer, frozenset(again)))
 
     def enter_loading(self, chunk: Chunk, unloadable: dict[int, Exception], worker: str, seconds: float) -> None:
         """Enter how long a chunk's results took to load, and which of them cannot be loaded here."""
@@ -229,7 +231,7 @@ class Dispatcher:
 
     def _enter_refusal(self, chunk: Chunk, slot: int, refused: Refused) -> None:
         with self._lock:
-            if not self._come_down(chunk, slot):
+            if not self._release(chunk, slot):
                 return
             self.ledger.refuse(chunk, refused.errors)
             self._note_failures(len(refused.errors))
@@ -238,7 +240,7 @@ class Dispatcher:
                 exc.__cause__ = cause.__cause__
                 if self._item_events is not None:
                     self._item_events.die(chunk.start + position, exc, 1, 0.0, "", is_final=True)
-                self._arrive_dead(chunk, position, exc, 0.0, "")
+                self._complete_dead(chunk, position, exc, 0.0, "")
         self._news()
 
     def _enter_loss(self, chunk: Chunk, slot: int, lost: BaseException) -> None:
@@ -246,7 +248,7 @@ class Dispatcher:
         dead = getattr(lost, "dead", None)
         with self._lock:
             mark = self.codec.board.read(slot)
-            if not self._come_down(chunk, slot) or self._abandoned:
+            if not self._release(chunk, slot) or self._abandoned:
                 return
             newly_dead = self._deaths.count(dead, self.ledger.counts)
             certain = chunk.expired is not None or (dead is not None and mark.pid in dead)
@@ -266,14 +268,14 @@ class Dispatcher:
             self._item_events.die(chunk.start + position, exc, attempts, seconds, worker, is_final=is_final)
         if is_final:
             self._note_failures(1)
-            self._arrive_dead(chunk, position, exc, seconds, worker)
+            self._complete_dead(chunk, position, exc, seconds, worker)
 
-    def _arrive_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
+    def _complete_dead(self, chunk: Chunk, position: int, exc: Exception, seconds: float, worker: str) -> None:
         row = chunk.part(position, position + 1)
-        self.arrivals.append(Arrival(row, None, death=(exc, seconds, worker)))
+        self.completions.append(Completion(row, None, death=(exc, seconds, worker)))
 
     def _note_failures(self, count: int) -> None:
-        """Submit nothing any more once too many items have failed. Before these failures are among the arrivals."""
+        """Submit nothing any more once too many items have failed. Before these failures are among the completions."""
         if count and self.ledger.counts.failed > self._may_fail():
             self._too_many_failures = not self._ends_at_first
             self.stop_submitting()
@@ -293,18 +295,18 @@ class Dispatcher:
         return None if limit == math.inf else max(int(limit) - self.ledger.counts.failed, 0)
 
     def failed_too_often(self) -> bool:
-        """Tell whether more items have failed than may, and all of them have been taken from the arrivals."""
+        """Tell whether more items have failed than may, and all of them have been taken from the completions."""
         if not self._too_many_failures:
             return False
         with self._lock:
-            return not self.arrivals
+            return not self.completions
 
-    def _come_down(self, chunk: Chunk, slot: int) -> bool:
+    def _release(self, chunk: Chunk, slot: int) -> bool:
         """Give back what a chunk in flight held; return whether a map still waits for it."""
         assert self.codec is not None  # noqa: S101
         self._futures.pop(chunk, None)
         self._slots.pop(chunk, None)
-        if not self.ledger.is_flying(chunk):
+        if not self.ledger.is_in_flight(chunk):
             return False
         self.codec.board.give_back(slot)
         return True
@@ -335,7 +337,7 @@ class Dispatcher:
     def counts(self, marks: Mapping[Chunk, Mark]) -> Counts:
         """Return the totals of this moment, with the items that chunks in flight have done by their ``marks``."""
         with self._lock:
-            under_way = sum(mark.ended(len(chunk)) for chunk, mark in marks.items() if self.ledger.is_flying(chunk))
+            under_way = sum(mark.ended(len(chunk)) for chunk, mark in marks.items() if self.ledger.is_in_flight(chunk))
             return replace(self.ledger.counts, done=self.ledger.counts.done + under_way)
 
     def expire(self, marks: dict[Chunk, Mark]) -> None:

@@ -130,7 +130,7 @@ class Calls:
         with held_back():
             durations = {0: context.durations.pop(self._tally.at, 0.0)}
             (chunk,) = self._tally.in_flight()
-            events.land(chunk, answer._replace(durations=durations), again, {0: attempts})
+            events.complete(chunk, answer._replace(durations=durations), again, {0: attempts})
             self.reporter.tell_of_items()
 
     def in_context(self) -> Call:

@@ -1,6 +1,6 @@
 """The state of every row. A pure state machine: no futures, no threads, no clock of its own.
 
-Rows are numbered as they are pulled. A row is staged, flies in a chunk, and gets one outcome: a result or an error.
+Rows are numbered as they are pulled. A row is staged, travels in a chunk, and gets one outcome: a result or an error.
 Chunks are runs of consecutive rows, so that the usual case costs nothing per row; only rows that failed, were lost or
 are suspected of killing a worker are looked at one by one.
 """
@@ -36,7 +36,7 @@ class Chunk:
     losses: int = 0
     """How often these rows were lost with nothing to blame."""
     alone: bool = False
-    """Nothing else may fly with it: if a worker dies now, it was this one."""
+    """No other chunk may be in flight with it: if a worker dies now, it was this one."""
     evidence: float = 0.0
     """How often it was lost then, when it was not known what its worker was at; what may be chance counts half."""
     not_before: float = 0.0
@@ -67,7 +67,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Ledger:
-    """Where each row stands, and what may fly next."""
+    """Where each row stands, and what may be sent next."""
 
     counts: Counts = field(default_factory=Counts)
     exhausted: bool = False
@@ -78,30 +78,30 @@ class Ledger:
     """Failed attempts of rows that may be tried again."""
     _next_index: int = 0
     _staged: list[Any] = field(default_factory=list)
-    """Pulled rows that have not flown. Only the pulling thread appends; :meth:`next` takes away."""
+    """Pulled rows that have not been sent. Only the pulling thread appends; :meth:`next` takes away."""
     _all: Sequence[Any] | None = None
-    """All rows there are, flown or not, where they came at once."""
+    """All rows there are, sent or not, where they came at once."""
     _given_back: list[Chunk] = field(default_factory=list)
     """Rows that flew and were not begun, or were lost with a worker; in the order of the input."""
     _again: deque[Chunk] = field(default_factory=deque)
     """Failed rows that are to be tried again."""
     _suspects: deque[Chunk] = field(default_factory=deque)
-    _flying: set[Chunk] = field(default_factory=set)
+    _in_flight: set[Chunk] = field(default_factory=set)
     _lost_alone: range | None = None
     """The suspect that was lost just before."""
 
     @property
-    def flying(self) -> int:
-        return len(self._flying)
+    def in_flight_count(self) -> int:
+        return len(self._in_flight)
 
     @property
     def waiting(self) -> bool:
-        """There are rows that are ready to fly or will be."""
+        """There are rows that are ready to be sent or will be."""
         return bool(self.staged or self._given_back or self._again or self._suspects)
 
     @property
     def staged(self) -> int:
-        """How many rows have been pulled and have not flown."""
+        """How many rows have been pulled and have not been sent."""
         return self.pulled - self._next_index
 
     def stage(self, rows: Sequence[Any]) -> None:
@@ -119,23 +119,23 @@ class Ledger:
         self.pulled = len(rows)
 
     def in_flight(self) -> Iterable[Chunk]:
-        return tuple(self._flying)
+        return tuple(self._in_flight)
 
-    def is_flying(self, chunk: Chunk) -> bool:
-        return chunk in self._flying
+    def is_in_flight(self, chunk: Chunk) -> bool:
+        return chunk in self._in_flight
 
     def next(self, size: int, now: float, *, partial: bool) -> Chunk | None:
-        """Take the next chunk to fly. ``partial``: fewer than ``size`` staged rows will do."""
+        """Take the next chunk to send. ``partial``: fewer than ``size`` staged rows will do."""
         chunk = self._suspect() if self._suspects else self._innocent(size, now, partial=partial)
         if chunk is not None:
-            self._flying.add(chunk)
+            self._in_flight.add(chunk)
         return chunk
 
     def _suspect(self) -> Chunk | None:
-        return None if self._flying else self._suspects.popleft()
+        return None if self._in_flight else self._suspects.popleft()
 
     def _innocent(self, size: int, now: float, *, partial: bool) -> Chunk | None:
-        if any(chunk.alone for chunk in self._flying):
+        if any(chunk.alone for chunk in self._in_flight):
             return None
         return self._returned(size) or self._ready_at(now) or self._fresh(size, partial=partial)
 
@@ -171,7 +171,7 @@ class Ledger:
         del self._staged[:count]
         return rows
 
-    def land(
+    def complete(
         self, chunk: Chunk, done: int, failed: Iterable[int], verdict: Callable[[int, int], float | None], now: float
     ) -> list[int]:
         """Enter an answer: ``done`` rows ran, those at the positions ``failed`` with an error.
@@ -179,7 +179,7 @@ class Ledger:
         ``verdict(position, attempts)`` says after how many seconds to try such a row again, or ``None``: not at all.
         Returns the positions that will be tried again; the rows that were not begun are queued anew.
         """
-        self._flying.discard(chunk)
+        self._in_flight.discard(chunk)
         self._lost_alone = None
         again = [position for position in failed if self._try_again(chunk, position, verdict, now)]
         self.counts.done += done - len(again)
@@ -195,7 +195,7 @@ class Ledger:
 
     def refuse(self, chunk: Chunk, positions: Iterable[int]) -> None:
         """Enter that rows of a chunk cannot be sent at all; the others are queued again."""
-        self._flying.discard(chunk)
+        self._in_flight.discard(chunk)
         begin = 0
         for position in [*sorted(positions), len(chunk)]:
             self._requeue(chunk.part(begin, position))
@@ -219,7 +219,7 @@ class Ledger:
         died, so the row is to blame; else it is only suspected, and will be run alone.
         All other rows are queued again, at no cost to them. The blamed row is the caller's to :meth:`fail`.
         """
-        self._flying.discard(chunk)
+        self._in_flight.discard(chunk)
         running = position is not None and 0 <= position < len(chunk)
         if running and (certain or (chunk.alone and len(chunk) == 1)):
             self._requeue(chunk.part(0, position))  # type: ignore[arg-type]
@@ -276,7 +276,7 @@ class Ledger:
         return 0.0 if self._given_back else min((chunk.not_before for chunk in self._again), default=None)
 
     def waiting_rows(self) -> int:
-        """How many rows are ready to fly or will be."""
+        """How many rows are ready to be sent or will be."""
         return self.staged + sum(map(len, chain(self._given_back, self._again, self._suspects)))
 
 

@@ -1,4 +1,4 @@
-"""The rule for landing: in the order of the input, or as they come. Each has ``add`` and ``pop``."""
+"""The rule for handing out: in the order of the input, or as they come. Each has ``add`` and ``pop``."""
 
 from __future__ import annotations
 

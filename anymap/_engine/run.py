@@ -1,4 +1,4 @@
-"""One map from its first row to its last: pull, launch, land, deliver.
+"""One map from its first row to its last: pull, send, complete, hand out.
 
 Two threads work on it. The one that iterates pulls the input, loads results and hands them out; all code of the
 caller's but the sinks runs there. The supervisor does everything that must not wait for it.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anymap._engine import ends, outcomes
 from anymap._engine.codec import make_codec
-from anymap._engine.dispatch import Arrival, Dispatcher
+from anymap._engine.dispatch import Completion, Dispatcher
 from anymap._engine.ordering import AsFinished, Batch, InOrder
 from anymap._engine.supervisor import Supervisor
 from anymap._engine.telemetry.reporter import Reporter, Telemetry
@@ -47,7 +47,7 @@ class Run:
         self.source_error: Exception | None = None
         """What the input raised."""
         self.failed: list[Exception] = []
-        """What failed so far, in the order of arrival, where it is to be raised together."""
+        """What failed so far, in the order of completion, where it is to be raised together."""
         self._plan = plan
         self._source = source
         self._backend = plan.backend
@@ -70,7 +70,7 @@ class Run:
         self._closed = False
 
     def batches(self) -> Generator[Batch]:
-        """Do the map; yield results as they land, in the plan's order. Closing the generator ends the map."""
+        """Do the map; yield results as they are complete, in the plan's order. Closing the generator ends the map."""
         try:
             yield from self._work()
         except BaseException as exc:
@@ -135,38 +135,38 @@ class Run:
 
     def _ready(self) -> Iterator[Batch]:
         """Load what has arrived and yield what may be handed out. Stops at the first error if that stops the map."""
-        while self._dispatcher.arrivals and self._error is None:
-            for batch in self._load(self._dispatcher.arrivals.popleft()):
+        while self._dispatcher.completions and self._error is None:
+            for batch in self._load(self._dispatcher.completions.popleft()):
                 self._ordering.add(batch)
             while (ready := self._ordering.pop()) is not None:
                 yield ready
 
-    def _load(self, arrival: Arrival) -> Iterator[Batch]:
-        """Turn an arrival into batches of consecutive rows that have an outcome."""
-        values, errors = self._outcomes(arrival)
+    def _load(self, completion: Completion) -> Iterator[Batch]:
+        """Turn an completion into batches of consecutive rows that have an outcome."""
+        values, errors = self._outcomes(completion)
         self._check(errors)
-        if not arrival.again:  # as they are: to copy what is large takes time
-            yield from self._until_error(Batch(arrival.chunk.start, values, errors))
+        if not completion.again:  # as they are: to copy what is large takes time
+            yield from self._until_error(Batch(completion.chunk.start, values, errors))
             return
         begin = 0
-        for hole in [*sorted(arrival.again), len(values)]:
+        for hole in [*sorted(completion.again), len(values)]:
             if hole > begin:
                 part = {position - begin: exc for position, exc in errors.items() if begin <= position < hole}
-                yield from self._until_error(Batch(arrival.chunk.start + begin, values[begin:hole], part))
+                yield from self._until_error(Batch(completion.chunk.start + begin, values[begin:hole], part))
             begin = hole + 1
 
-    def _outcomes(self, arrival: Arrival) -> tuple[list[Any], dict[int, Exception]]:
-        chunk, answer, codec = arrival.chunk, arrival.answer, self._dispatcher.codec
+    def _outcomes(self, completion: Completion) -> tuple[list[Any], dict[int, Exception]]:
+        chunk, answer, codec = completion.chunk, completion.answer, self._dispatcher.codec
         assert codec is not None  # noqa: S101 - something has arrived
         if answer is None:
-            assert arrival.death is not None  # noqa: S101 - an arrival has one or the other
-            return [None], {0: self._attach(chunk, 0, *arrival.death)}
+            assert completion.death is not None  # noqa: S101 - an completion has one or the other
+            return [None], {0: self._attach(chunk, 0, *completion.death)}
         began = time.monotonic()
         values, unloadable = codec.values(answer)
         self._dispatcher.enter_loading(chunk, unloadable, answer.worker, time.monotonic() - began)
         errors = {p: self._attach(chunk, p, exc, 0.0, answer.worker) for p, exc in unloadable.items()}
         for position, raised, seconds in answer.failures:
-            if position not in arrival.again:
+            if position not in completion.again:
                 kept = (answer.kept or {}).get(position, "")
                 errors[position] = self._attach(chunk, position, codec.error(raised), seconds, answer.worker, kept)
         return values, errors
@@ -213,7 +213,7 @@ class Run:
             return False
         try:
             with self._timings.waiting:
-                changed = let_in(source.pull, quantum, ledger, self._dispatcher.arrivals)
+                changed = let_in(source.pull, quantum, ledger, self._dispatcher.completions)
         except Exception as exc:  # the input is the user's; what it gave so far is still done
             if exceptions.raised_by_handler(exc):
                 raise
@@ -230,8 +230,8 @@ class Run:
     # --- wait -----------------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Wait until there is something to deliver or to launch."""
-        if self._supervisor.rests and (self._ledger.flying or self._reporter):
+        """Wait until there is something to hand out or to send."""
+        if self._supervisor.rests and (self._ledger.in_flight_count or self._reporter):
             self._supervisor.wake()  # if only to tell that the last one has ended
         self._waiting = True
         try:
@@ -275,7 +275,7 @@ class Run:
     # --- look after -----------------------------------------------------------------------------------------------
 
     def _is_busy(self) -> bool:
-        return bool(self._ledger.flying or self._ledger.waiting) or not self._source.empty
+        return bool(self._ledger.in_flight_count or self._ledger.waiting) or not self._source.empty
 
     def _tick(self) -> None:
         """Do what must not wait for the iterating thread."""
@@ -285,7 +285,7 @@ class Run:
             self._router.catch_up()
             self._dispatcher.expire(marks)
             self._standstill.look(marks.values())
-            if self._dispatcher.arrivals:
+            if self._dispatcher.completions:
                 self._source.speak_if_stuck()
             self._speak_of_missing_workers()
             self._dispatcher.fill(partial_chunks=True)

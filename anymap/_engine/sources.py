@@ -37,7 +37,7 @@ class Source(Protocol):
         """There is no row just now, and the thread that brings one will wake the map."""
         ...
 
-    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:
+    def pull(self, most: int, ledger: Ledger, completions: Sequence[object]) -> bool:
         """Stage up to ``most`` rows, or all there are, and no more once something has arrived; return whether that changed anything."""
         ...
 
@@ -74,7 +74,7 @@ class AtOnce:
         self.ended = False
         self._rows = rows
 
-    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
+    def pull(self, most: int, ledger: Ledger, completions: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
         ledger.stage_all(self._rows)
         self.ended = True
         return True
@@ -97,16 +97,16 @@ class Rows:
     def empty(self) -> bool:
         return False
 
-    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:
+    def pull(self, most: int, ledger: Ledger, completions: Sequence[object]) -> bool:
         if self._prompt:
             rows = list(islice(self._rows, most))
             ledger.stage(rows)
             self.ended = not rows
         else:
-            self._pull_watchfully(most, ledger, arrivals)
+            self._pull_watchfully(most, ledger, completions)
         return True
 
-    def _pull_watchfully(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> None:
+    def _pull_watchfully(self, most: int, ledger: Ledger, completions: Sequence[object]) -> None:
         """Pull from an input that may wait for results: nothing that is ready may be kept back meanwhile."""
         # What is done for each row here is a good part of what a long stream costs.
         clock, stage, before = time.monotonic, ledger.stager(), ledger.pulled
@@ -115,7 +115,7 @@ class Rows:
         for row in islice(self._rows, most):
             stage(row)
             ledger.pulled += 1
-            if (now := clock()) > enough or arrivals:
+            if (now := clock()) > enough or completions:
                 break
         self._pulling_since = None
         self.slow = now > enough
@@ -141,15 +141,15 @@ class Listed:
     def __init__(self, rows: Sequence[Any]) -> None:
         self.ended = False
         self.slow = False
-        self.launched = Latch()
-        """The first rows have been launched, or never will be."""
+        self.sent = Latch()
+        """The first rows have been sent, or never will be."""
         self._rows = rows
         self._next = 0
         self._cancelled = False
 
-    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
+    def pull(self, most: int, ledger: Ledger, completions: Sequence[object]) -> bool:  # noqa: ARG002 - it takes no time
         if self._next:
-            self.launched.set()
+            self.sent.set()
         rows = [] if self._cancelled else self._rows[self._next : self._next + most]
         self._next += len(rows)
         ledger.stage(rows)
@@ -162,7 +162,7 @@ class Listed:
 
     def rows(self, wait: Callable[[], object]) -> Iterator[Any]:  # noqa: ARG002 - it never waits
         """Iterate over the rows, for a map in the thread that calls this."""
-        self.launched.set()
+        self.sent.set()
         for row in self._rows:
             if self._cancelled:
                 return
@@ -180,11 +180,11 @@ class QueueSource:
 
     def __init__(self) -> None:
         self.ended = False
-        self.launched = Latch()
-        """The first row has been launched, or will never be."""
+        self.sent = Latch()
+        """The first row has been sent, or will never be."""
         self._closed = False
         self._queue: deque[tuple[Future[Any], Any]] = deque()
-        self._flying: dict[int, Future[Any]] = {}
+        self._in_flight: dict[int, Future[Any]] = {}
         self._pulled = 0
 
     @property
@@ -198,14 +198,14 @@ class QueueSource:
         """Take no more: the map ends when all that was put in has its outcome. May be called by the collector."""
         self._closed = True
 
-    def pull(self, most: int, ledger: Ledger, arrivals: Sequence[object]) -> bool:  # noqa: ARG002 - it never waits
+    def pull(self, most: int, ledger: Ledger, completions: Sequence[object]) -> bool:  # noqa: ARG002 - it never waits
         if self._pulled:
-            self.launched.set()
+            self.sent.set()
         rows: list[Any] = []
         while len(rows) < most and (entry := self._next()) is not None:
             future, row = entry
             if future.set_running_or_notify_cancel():
-                self._flying[self._pulled] = future
+                self._in_flight[self._pulled] = future
                 self._pulled += 1
                 rows.append(row)
         ledger.stage(rows)
@@ -217,21 +217,21 @@ class QueueSource:
 
     def rows(self, wait: Callable[[], object]) -> Iterator[Any]:
         """Iterate over the rows, for a map in the thread that calls this. Calls ``wait`` where there is none just now."""
-        self.launched.set()
+        self.sent.set()
         while self._queue or not self._closed:
             if (entry := self._next()) is None:
                 wait()
                 continue
             future, row = entry
             if future.set_running_or_notify_cancel():
-                self._flying[self._pulled] = future
+                self._in_flight[self._pulled] = future
                 self._pulled += 1
                 yield row
 
     def settle(self, batch: Batch) -> None:
         """Give futures their outcomes."""
         for position, value in enumerate(batch.values):
-            future = self._flying.pop(batch.start + position)
+            future = self._in_flight.pop(batch.start + position)
             if (exc := batch.errors.get(position)) is not None:
                 future.set_exception(exc)
             else:
@@ -246,9 +246,9 @@ class QueueSource:
 
     def fail(self, exc: BaseException) -> None:
         """Give every future that has no outcome this one."""
-        self.launched.set()
-        while self._flying:
-            self._flying.popitem()[1].set_exception(exc)
+        self.sent.set()
+        while self._in_flight:
+            self._in_flight.popitem()[1].set_exception(exc)
         while (entry := self._next()) is not None:
             future, _ = entry
             if future.set_running_or_notify_cancel():

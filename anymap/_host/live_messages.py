@@ -1,6 +1,6 @@
-"""What running code tells its map, as bytes: letters, the frames that a pipe takes them in, the box where they wait.
+"""What running code tells its map, as bytes: messages, the frames that a pipe takes them in, the queue where they wait.
 
-A letter is of plain values, so a process that passes it on needs nothing but the standard library.
+A message is of plain values, so a process that passes it on needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 ITEM, TASK = "item", "task"
 """The topics of ours: an item begins; how far a task inside of one is."""
 DROPPED = ""
-"""The topic of a letter that says how many letters of which topic were dropped."""
+"""The topic of a message that says how many messages of which topic were dropped."""
 BUNDLE = b"L"
-"""How a bundle of letters begins, on a channel that takes other messages too."""
+"""How a bundle of messages begins, on a channel that takes other messages too."""
 LARGEST = 1024 * 1024
-"""Bytes of a letter; as many wait in a box at most."""
+"""Bytes of a message; as many wait in a queue at most."""
 _PAUSE = 0.1
 """Seconds between two bundles of one task."""
 
@@ -52,13 +52,13 @@ def host() -> str:
     return platform.node()
 
 
-def seal(told: Told) -> bytes:
-    """Return the letter. Raises whatever pickling the message raises."""
+def encode(told: Told) -> bytes:
+    """Return the message. Raises whatever pickling the message raises."""
     return pickle.dumps(tuple(told), 5)
 
 
-def open_letter(letter: bytes) -> Told:
-    return Told(*pickle.loads(letter))
+def decode(message: bytes) -> Told:
+    return Told(*pickle.loads(message))
 
 
 # --- frames of a pipe -----------------------------------------------------------------------------------------------
@@ -66,23 +66,23 @@ def open_letter(letter: bytes) -> Told:
 _frame = Struct("=IIIIB")
 
 
-def frames(letter: bytes, tag: int, pid: int, number: int, largest: int) -> Iterator[bytes]:
-    """Cut a letter into frames of no more than ``largest`` bytes, which the system writes whole or not at all."""
+def frames(message: bytes, tag: int, pid: int, number: int, largest: int) -> Iterator[bytes]:
+    """Cut a message into frames of no more than ``largest`` bytes, which the system writes whole or not at all."""
     room = largest - _frame.size
-    for begin in range(0, len(letter), room):
-        part = letter[begin : begin + room]
-        yield _frame.pack(len(part), tag, pid, number, begin + room < len(letter)) + part
+    for begin in range(0, len(message), room):
+        part = message[begin : begin + room]
+        yield _frame.pack(len(part), tag, pid, number, begin + room < len(message)) + part
 
 
 class Frames:
-    """Puts letters together from what is read of a pipe that many write to."""
+    """Puts messages together from what is read of a pipe that many write to."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._begun: dict[tuple[int, int], list[bytes]] = {}
 
     def take(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take in what was read; yield the letters that are complete by now, each with its tag."""
+        """Take in what was read; yield the messages that are complete by now, each with its tag."""
         data = self._rest + data
         end = 0
         while len(data) - end >= _frame.size:
@@ -91,8 +91,8 @@ class Frames:
             if len(data) - begin < size:
                 break
             end = begin + size
-            if (letter := self._put_together((pid, number), data[begin:end], more=more)) is not None:
-                yield tag, letter
+            if (message := self._put_together((pid, number), data[begin:end], more=more)) is not None:
+                yield tag, message
         self._rest = data[end:]
 
     def _put_together(self, key: tuple[int, int], part: bytes, *, more: bool) -> bytes | None:
@@ -112,57 +112,57 @@ class Frames:
 
 
 class Outbox:
-    """Keeps the letters of one task until its channel takes them, or until its answer does.
+    """Keeps the messages of one task until its channel takes them, or until its answer does.
 
-    A bundle goes at once if the last one is some time ago; else the next letter takes it along, or a call of
+    A bundle goes at once if the last one is some time ago; else the next message takes it along, or a call of
     :meth:`post`, which comes regularly.
     """
 
     def __init__(self, send: Callable[[bytes], object] | None) -> None:
         self._send = send
         self._lock = threading.RLock()
-        self._letters: list[bytes] = []
+        self._messages: list[bytes] = []
         self._size = 0
         self._posted = 0.0
         self.dropped: Counter[str] = Counter()
-        """How many letters of which topic found no room."""
+        """How many messages of which topic found no room."""
 
-    def put(self, letter: bytes) -> bool:
+    def put(self, message: bytes) -> bool:
         """Return whether there was room for it."""
         with self._lock:
-            if self._size + len(letter) > LARGEST:
+            if self._size + len(message) > LARGEST:
                 self.post()
-            if self._size + len(letter) > LARGEST:
+            if self._size + len(message) > LARGEST:
                 return False
-            self._letters.append(letter)
-            self._size += len(letter)
+            self._messages.append(message)
+            self._size += len(message)
         if self._send is not None and time.monotonic() - self._posted > _PAUSE:
             self.post()
         return True
 
     def post(self) -> None:
         """Send what there is, if there is a channel. One that the worker has lost takes it with it."""
-        if self._send is None or not self._letters:
+        if self._send is None or not self._messages:
             return
         with self._lock:
             self._posted = time.monotonic()
             try:
-                self._send(BUNDLE + pickle.dumps(self._letters, 5))
+                self._send(BUNDLE + pickle.dumps(self._messages, 5))
             except Exception:  # noqa: BLE001 - the worker is leaving; what waits may still go with the answer
                 self._send = None
             else:
-                self._letters, self._size = [], 0
+                self._messages, self._size = [], 0
 
     def empty(self) -> list[bytes]:
         """Return what has not been sent, for the answer to take home."""
         with self._lock:
-            letters, self._letters, self._size = self._letters, [], 0
+            messages, self._messages, self._size = self._messages, [], 0
             if self.dropped:
-                letters.append(seal(Told(DROPPED, dict(self.dropped), None, os.getpid(), host())))
+                messages.append(encode(Told(DROPPED, dict(self.dropped), None, os.getpid(), host())))
                 self.dropped.clear()
-        return letters
+        return messages
 
 
-def open_bundle(bundle: bytes) -> list[bytes]:
-    letters: list[bytes] = pickle.loads(memoryview(bundle)[len(BUNDLE) :])
-    return letters
+def decode_bundle(bundle: bytes) -> list[bytes]:
+    messages: list[bytes] = pickle.loads(memoryview(bundle)[len(BUNDLE) :])
+    return messages

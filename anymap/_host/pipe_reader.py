@@ -1,4 +1,4 @@
-"""Where letters of workers on this host arrive: one pipe for all maps of this process, read by a thread.
+"""Where messages of workers on this host arrive: one pipe for all maps of this process, read by a thread.
 
 It is made when a map first listens, and kept for the next one. A worker that wants to write opens the pipe by its path;
 what it has written stays, though it be killed.
@@ -29,40 +29,40 @@ _BLOCK = 256 * 1024
 _SIZE = 1024 * 1024
 """Bytes that the pipe holds, where the system lets it have so many."""
 TO_SETTLE = 5.0
-"""Seconds that a map waits at its end for its letters to be handled."""
+"""Seconds that a map waits at its end for its messages to be handled."""
 _READER = 0
-"""The tag of what the office writes to itself."""
+"""The tag of what the reader writes to itself."""
 _mark = struct.Struct("=Q")
 
 
-class Box:
+class Receiver:
     """One map's address."""
 
-    def __init__(self, office: _PipeReader, tag: int) -> None:
-        self._office = office
-        self.path = office.path
+    def __init__(self, reader: _PipeReader, tag: int) -> None:
+        self._reader = reader
+        self.path = reader.path
         self.tag = tag
 
     def settle(self, patience: float = TO_SETTLE) -> None:
         """Wait until everything that has been written so far has been handled. On the thread that does it: return."""
-        self._office.settle(patience)
+        self._reader.settle(patience)
 
     def close(self) -> None:
         """Throw away what comes from now on."""
-        self._office.receivers.pop(self.tag, None)
+        self._reader.receivers.pop(self.tag, None)
 
 
-def open_box(receive: Callable[[bytes], object]) -> Box | None:
-    """Have ``receive`` called with each letter to a new address; ``None`` where there are no such pipes, or no room."""
+def open_receiver(receive: Callable[[bytes], object]) -> Receiver | None:
+    """Have ``receive`` called with each message to a new address; ``None`` where there are no such pipes, or no room."""
     if not hasattr(os, "mkfifo"):
         return None
     try:
-        office = _the_reader()
+        reader = _the_reader()
     except OSError:
         return None
     tag = next(_tags) & 0xFFFFFFFF
-    office.receivers[tag] = receive
-    return Box(office, tag)
+    reader.receivers[tag] = receive
+    return Receiver(reader, tag)
 
 
 class _PipeReader:
@@ -117,25 +117,25 @@ class _PipeReader:
             for frame in frames(_mark.pack(number), _READER, os.getpid(), 0, 512):
                 os.write(self._writer.number, frame)
 
-    def _note(self, letter: bytes) -> None:
-        (number,) = _mark.unpack(letter)
+    def _note(self, message: bytes) -> None:
+        (number,) = _mark.unpack(message)
         if (passed := self._marks.get(number)) is not None:
             passed.set()
 
     def _work(self) -> None:
         came = Frames()
         while self._open and self._reader.is_ours():
-            for tag, letter in came.take(os.read(self._reader.number, _BLOCK)):
-                self._hand_over(tag, letter)
+            for tag, message in came.take(os.read(self._reader.number, _BLOCK)):
+                self._hand_over(tag, message)
         self._reader.close()
         self._writer.close()
 
-    def _hand_over(self, tag: int, letter: bytes) -> None:
+    def _hand_over(self, tag: int, message: bytes) -> None:
         receive = self.receivers.get(tag)
         if receive is None:  # the map is over
             return
         try:
-            receive(letter)
+            receive(message)
         except Exception:  # noqa: BLE001 - one map's fault is no other's
             self.receivers.pop(tag, None)
             own_log.exception("what workers tell a map cannot be handled, and is thrown away")

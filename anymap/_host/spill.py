@@ -233,7 +233,7 @@ def _memory() -> Iterator[str]:
 def _disk() -> Iterator[str]:
     import tempfile  # noqa: PLC0415 - as with shutil
 
-    with suppress(FileNotFoundError):  # none has room for as much as a letter
+    with suppress(FileNotFoundError):  # none has room for as much as a message
         yield tempfile.gettempdir()
 
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from anymap._host import forks, status_board
-from anymap._host.live_messages import LARGEST, Outbox, Told, frames, host, seal
+from anymap._host.live_messages import LARGEST, Outbox, Told, encode, frames, host
 from anymap._worker.context import task_context, task_contexts
 
 if TYPE_CHECKING:
@@ -76,27 +76,27 @@ def send(
     if tells.hear is not None:
         tells.hear(told)
         return True
-    letter = seal(told)
-    if len(letter) <= LARGEST and _pass_on(place, tells.path, tells.tag, letter, patience):
+    packed = encode(told)
+    if len(packed) <= LARGEST and _pass_on(place, tells.path, tells.tag, packed, patience):
         return True
     if patience:
         _count_dropped(place, topic)
     return False
 
 
-def _pass_on(place: TaskContext, path: str | None, tag: int, letter: bytes, patience: float) -> bool:
+def _pass_on(place: TaskContext, path: str | None, tag: int, packed: bytes, patience: float) -> bool:
     if path is None:
         if place.outbox is None:
             place.outbox = Outbox(None)
-        taken: bool = place.outbox.put(letter)
+        taken: bool = place.outbox.put(packed)
         return taken
     if place.board is not None:
         status_board.note_told(place.board)
-    return _pipe(path).write(letter, tag, patience)
+    return _pipe(path).write(packed, tag, patience)
 
 
 def _count_dropped(place: TaskContext, topic: str) -> None:
-    """Have the answer say it, in the last of its letters."""
+    """Have the answer say it, in the last of its messages."""
     if place.outbox is None:
         place.outbox = Outbox(None)
     place.outbox.dropped[topic] += 1
@@ -125,16 +125,16 @@ class _Pipe:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_stuck = False
-        """The last letter was given up: the next ones do not wait."""
+        """The last message was given up: the next ones do not wait."""
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
-    def write(self, letter: bytes, tag: int, patience: float) -> bool:
-        """Return whether the letter was written. Of one that was not, some frames may have been."""
+    def write(self, packed: bytes, tag: int, patience: float) -> bool:
+        """Return whether the message was written. Of one that was not, some frames may have been."""
         give_up: float | None = None
-        for frame in frames(letter, tag, os.getpid(), next(_numbers) & 0xFFFFFFFF, _WHOLE):
+        for frame in frames(packed, tag, os.getpid(), next(_numbers) & 0xFFFFFFFF, _WHOLE):
             while not self._write(frame):
                 now = time.monotonic()
                 give_up = now + (0.0 if self._is_stuck else patience) if give_up is None else give_up

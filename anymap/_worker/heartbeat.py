@@ -85,7 +85,7 @@ _beats = Ticker(_Chunk.beat, _INTERVAL, "anymap-heartbeat")
 
 @contextlib.contextmanager
 def beating(task: Task, board: bytearray) -> Iterator[live_messages.Outbox | None]:
-    """Tell the map, while this lasts, what ``board`` says in its only slot; yield what takes letters to it.
+    """Tell the map, while this lasts, what ``board`` says in its only slot; yield what takes messages to it.
 
     Does nothing where there is no listener.
     """

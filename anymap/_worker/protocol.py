@@ -114,7 +114,7 @@ class Answer(NamedTuple):
     slowest: int = 0
     """The position of the row that took the longest."""
     told: list[bytes] | None = None
-    """Letters of the items to their map that nothing else has brought home; see ``_in_worker.tell``."""
+    """Messages of the items to their map that nothing else has brought home; see ``_in_worker.tell``."""
     durations: dict[int, float] | None = None
     """Seconds that each row took, by its position, where a sink wants to know."""
     kept: dict[int, str] | None = None

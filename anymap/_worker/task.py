@@ -239,8 +239,8 @@ def _run_on_board(task: Task, kept: KeptMap, rows: list[Any] | Unpacked | _NotLo
     with heartbeat.beating(task, board) as outbox:
         if outbox is not None and (taken := task_context.get()) is not None:
             earlier, taken.outbox = taken.outbox, outbox
-            for letter in earlier.empty() if earlier is not None else ():
-                outbox.put(letter)
+            for message in earlier.empty() if earlier is not None else ():
+                outbox.put(message)
         return run_rows(task, kept.func, rows, board, 0)
 
 

@@ -186,7 +186,7 @@ class Dask(Backend):
             if isinstance(outcome, BaseException):
                 submitted.end(outcome)
             else:
-                submitted.land(outcome)
+                submitted.complete(outcome)
 
     async def _outcome(self, submitted: _InFlight) -> Answer | BaseException:
         """Return a task's answer, or the exception that its future is to end with."""
@@ -288,7 +288,7 @@ class _InFlight(NamedTuple):
     future: Future[Answer]
     remote: DaskFuture
 
-    def land(self, answer: Answer) -> None:
+    def complete(self, answer: Answer) -> None:
         # It may have been cancelled, or given up when its worker died.
         with contextlib.suppress(InvalidStateError):
             self.future.set_result(answer)

@@ -132,7 +132,7 @@ class ExecutorBackend(ExternalEngine):
         self._jobs[future] = job
         future.add_done_callback(self._jobs.pop)
         # Not in a lock: one that has been done by now calls back at once.
-        job.add_done_callback(lambda done: self._land(future, partial(self._outcome, done)))
+        job.add_done_callback(lambda done: self._complete(future, partial(self._outcome, done)))
         cancel: Callable[[], object] = job.cancel
         return cancel
 

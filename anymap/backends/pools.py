@@ -61,8 +61,8 @@ class ThreadPool(ExternalEngine):
         job = pool.apply_async(
             func,
             arguments,
-            callback=lambda result: self._land(future, lambda: load(result)),
-            error_callback=lambda exc: self._land(future, lambda: _raise(exc)),
+            callback=lambda result: self._complete(future, lambda: load(result)),
+            error_callback=lambda exc: self._complete(future, lambda: _raise(exc)),
         )
         # A task whose turn comes when its map is over sees that it is. But while a pool expects the answer of a task
         # that was lost, it can be neither closed nor joined.

@@ -135,11 +135,11 @@ class Gate(Backend):
             self.held.append(held)
             self.submitted += 1
             self._changed.notify_all()
-        self._fly()
+        self._ask_pilot()
         return held.future
 
     def poll(self) -> None:
-        self._fly()
+        self._ask_pilot()
 
     def kill(self, pid: int) -> None:
         self.killed.append(pid)
@@ -155,7 +155,7 @@ class Gate(Backend):
         with self._changed:
             self._waiting += 1
         try:
-            self._fly()
+            self._ask_pilot()
             yield
         finally:
             with self._changed:
@@ -169,7 +169,7 @@ class Gate(Backend):
 
     # --- behind it ------------------------------------------------------------------------------------------------
 
-    def _fly(self) -> None:
+    def _ask_pilot(self) -> None:
         """Call the pilot, from one thread at a time; a thread that comes meanwhile leaves its call to that one."""
         self._calls = True
         while self._calls and self._piloting.acquire(blocking=False):

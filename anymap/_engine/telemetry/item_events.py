@@ -92,7 +92,7 @@ class ItemEvents:
         if told.item is not None:
             self._begun.append(ItemStarted(index=told.item, worker=told.message, elapsed=self._timings.elapsed))
 
-    def land(self, chunk: Chunk, answer: Answer, again: Iterable[int], attempts: Mapping[int, int]) -> None:
+    def complete(self, chunk: Chunk, answer: Answer, again: Iterable[int], attempts: Mapping[int, int]) -> None:
         """Note what an answer brought. ``attempts``: how often each of its failed items has failed."""
         self._noted.append(_Completed(chunk, self._timings.elapsed, answer, frozenset(again), dict(attempts)))
 

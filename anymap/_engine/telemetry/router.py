@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from anymap._host.live_messages import Told
-    from anymap._host.pipe_reader import Box
+    from anymap._host.pipe_reader import Receiver
     from anymap._worker.context import TaskContext
 
     Listener = Callable[[Told], object]
@@ -43,7 +43,7 @@ class MessageRouter:
         self._context = context or copy_context()
         self._dropped: Counter[str] = Counter()
         self._outer: TaskContext | None = None
-        self._box: Box | None = None
+        self._receiver: Receiver | None = None
         self._waiting: deque[list[bytes]] = deque()
         self._waiting_bytes = 0
         self._queue_lock = threading.Lock()
@@ -67,23 +67,23 @@ class MessageRouter:
         if not topics:
             return None
         if not remote:
-            self._box = pipe_reader.open_box(self._receive)
-        if self._box is None:
+            self._receiver = pipe_reader.open_receiver(self._receive)
+        if self._receiver is None:
             return Tells(topics)
-        return Tells(topics, path=self._box.path, tag=self._box.tag)
+        return Tells(topics, path=self._receiver.path, tag=self._receiver.tag)
 
     def receive_bundle(self, bundle: bytes) -> None:
         """Take what came by a channel."""
-        self.receive_letters(live_messages.open_bundle(bundle))
+        self.receive_messages(live_messages.decode_bundle(bundle))
 
-    def receive_letters(self, letters: list[bytes]) -> None:
+    def receive_messages(self, messages: list[bytes]) -> None:
         """Take what came with an answer: on whatever thread, which has other things to do."""
-        size = sum(map(len, letters))
+        size = sum(map(len, messages))
         with self._queue_lock:
             if self._waiting_bytes + size > _MOST_WAITING:
-                self._dropped.update(live_messages.open_letter(letter).topic for letter in letters)
+                self._dropped.update(live_messages.decode(message).topic for message in messages)
                 return
-            self._waiting.append(letters)
+            self._waiting.append(messages)
             self._waiting_bytes += size
         self._wake()
 
@@ -96,23 +96,23 @@ class MessageRouter:
         if not self._waiting:
             return
         with self._catching_up:  # what one thread told is heard in its order
-            while (letters := self._next_letters()) is not None:
-                for letter in letters:
-                    self._receive(letter)
+            while (messages := self._next_messages()) is not None:
+                for message in messages:
+                    self._receive(message)
 
-    def _next_letters(self) -> list[bytes] | None:
+    def _next_messages(self) -> list[bytes] | None:
         with self._queue_lock:
             if not self._waiting:
                 return None
-            letters = self._waiting.popleft()
-            self._waiting_bytes -= sum(map(len, letters))
-            return letters
+            messages = self._waiting.popleft()
+            self._waiting_bytes -= sum(map(len, messages))
+            return messages
 
     def settle(self, patience: float = pipe_reader.TO_SETTLE) -> None:
         """See to it that what workers have told so far has been heard, if that takes no more than so many seconds."""
         self.catch_up()
-        if self._box is not None:
-            self._box.settle(patience)
+        if self._receiver is not None:
+            self._receiver.settle(patience)
 
     # --- listeners -------------------------------------------------------------------------------------------------
 
@@ -132,8 +132,8 @@ class MessageRouter:
         if settle:
             self.settle()
         self.catch_up()
-        if self._box is not None:
-            self._box.close()
+        if self._receiver is not None:
+            self._receiver.close()
         self._wake = _nothing
         self._listeners.clear()
         if self._dropped:
@@ -142,8 +142,8 @@ class MessageRouter:
                 ", ".join(f"{count} of {topic!r}" for topic, count in self._dropped.items()),
             )
 
-    def _receive(self, letter: bytes) -> None:
-        self.hear(live_messages.open_letter(letter))
+    def _receive(self, message: bytes) -> None:
+        self.hear(live_messages.decode(message))
 
     def _call(self, listener: Listener, told: Told) -> None:
         try:

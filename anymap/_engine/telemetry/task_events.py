@@ -66,8 +66,8 @@ class Tasks:
     def emit_changes(self, in_flight: Callable[[], Iterable[Chunk]]) -> None:
         """Emit the last word on each that has changed, and that those have ended whose item is not ``in_flight``."""
         known = list(self._open.values())  # first: what is told of later may be in flight only later
-        flying = [chunk.indexes for chunk in in_flight()]
-        over = {event.key for event in known if event.index is not None and not any(event.index in of for of in flying)}
+        chunks = [chunk.indexes for chunk in in_flight()]
+        over = {event.key for event in known if event.index is not None and not any(event.index in of for of in chunks)}
         if over:
             # Their items told the last of it before they ended. By its own way it may come later.
             self._settle(_TO_SETTLE)

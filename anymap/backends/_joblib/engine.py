@@ -84,13 +84,13 @@ class Engine(Backend):
         known = getattr(type(backend), "submit", None) is not getattr(ParallelBackendBase, "submit", None)
         submit = backend.submit if known else backend.apply_async
         if backend.supports_retrieve_callback:
-            return submit(calls, callback=functools.partial(self._land, future))
+            return submit(calls, callback=functools.partial(self._complete, future))
         job = submit(calls, callback=ignore)
         retrieve = functools.partial(pool_deaths.settle, future, lambda: only(self._retrieve(job)))
         threading.Thread(target=retrieve, name="anymap-joblib", daemon=True).start()
         return job
 
-    def _land(self, future: Future[Answer], out: Any) -> None:
+    def _complete(self, future: Future[Answer], out: Any) -> None:
         pool_deaths.settle(future, lambda: only(self._backend.retrieve_result_callback(out)))
 
     def _retrieve(self, job: Any) -> Any:
@@ -128,8 +128,8 @@ class Threads(Engine):
                 pool._join_exited_workers(pool._pool)  # else one that has just ended counts as one that is there
                 pool._repopulate_pool()
 
-    def _land(self, future: Future[Answer], out: Any) -> None:
-        super()._land(future, out)
+    def _complete(self, future: Future[Answer], out: Any) -> None:
+        super()._complete(future, out)
         with self._lock:
             if future in self._given_up and (pool := self._backend._pool) is not None:
                 # There is a thread too many now: the one that takes this ends.

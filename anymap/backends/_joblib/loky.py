@@ -94,7 +94,7 @@ class Loky(Engine):
         with interrupts_held_back():
             return super()._send(task, future)
 
-    def _land(self, future: Future[Answer], out: Any) -> None:
+    def _complete(self, future: Future[Answer], out: Any) -> None:
         if self._is_open:
             pool_deaths.settle(future, lambda: self._outcome(out))
 

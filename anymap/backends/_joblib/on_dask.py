@@ -44,11 +44,11 @@ class OnDask(Engine):
         job.add_done_callback(functools.partial(self._complete_error, future))
         return job
 
-    def _land(self, future: Future[Answer], out: Any) -> None:
+    def _complete(self, future: Future[Answer], out: Any) -> None:
         if isinstance(out, CancelledError):
             pool_deaths.fail(future, ChunkLost("dask cancelled the task"))
         else:
-            super()._land(future, out)
+            super()._complete(future, out)
 
     def _complete_error(self, future: Future[Answer], job: Future[Any]) -> None:
         try:

@@ -49,7 +49,7 @@ class ExternalEngine(Backend):
 
     @abc.abstractmethod
     def _send(self, task: Task, future: Future[Answer]) -> Callable[[], object]:
-        """Give the engine a task, which :meth:`_land` is to be called for; return what cancels it."""
+        """Give the engine a task, which :meth:`_complete` is to be called for; return what cancels it."""
 
     def open(self, workers: int | None) -> None:
         size = self._size()
@@ -116,7 +116,7 @@ class ExternalEngine(Backend):
             f"the {kind} given as backend= takes no tasks any more, and as it is yours, another one is for you to make: {why}"
         )
 
-    def _land(self, future: Future[Answer], outcome: Callable[[], Answer]) -> None:
+    def _complete(self, future: Future[Answer], outcome: Callable[[], Answer]) -> None:
         """End a task's future with what ``outcome`` returns or raises. Called on a thread of the engine's."""
         with self._lock:
             sent = self._sent.pop(future, None)
