@@ -1090,7 +1090,9 @@ def test_a_scheduler_that_dies_ends_the_map_with_its_address(cluster: Cluster, o
     assert isinstance(gone, anymap.BackendConnectionError)
     assert cluster.address in str(gone)
     with pytest.raises(anymap.BackendConnectionError, match=cluster.address):
-        backend.submit(task_of(abs, -1)).result(10)
+        later = backend.submit(task_of(abs, -1))
+        until(lambda: (backend.poll(), later.done())[1])  # as the engine does
+        later.result()
 
 
 # --- connecting ---------------------------------------------------------------------------------------------------

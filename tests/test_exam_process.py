@@ -129,10 +129,10 @@ def test_a_class_without_a_name_is_told() -> None:
 def test_the_start_of_the_engine_is_not_counted() -> None:
     class StartsSlowly(Good):
         def open(self, workers: int | None) -> None:
-            time.sleep(1.0)  # as an engine that starts
+            time.sleep(0.4)  # as an engine that starts
             super().open(workers)
 
-    assert [outcome.verdict for outcome in outcomes(StartsSlowly, FUTURES, MEMORY, patience=0.5)] == ["kept"] * 2
+    assert [outcome.verdict for outcome in outcomes(StartsSlowly, FUTURES, MEMORY, patience=0.2)] == ["kept"] * 2
 
 
 @pytest.mark.full
@@ -164,7 +164,7 @@ def test_one_thread_owns_the_engine_for_the_whole_exam() -> None:
     assert {outcome.verdict for outcome in outcomes(EndsWithItsThread, *tests)} == {"kept"}
 
 
-@pytest.mark.full
+@pytest.mark.long
 def test_a_backend_that_hangs_is_told_where_and_the_exam_ends() -> None:
     class NeverCloses(Good):
         def close(self, *, abandon: bool) -> None:
