@@ -230,7 +230,7 @@ def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataOb
 
     def event() -> str:
         tries["left"] -= 1
-        return str(data.draw(st.sampled_from(["land", "lose", "refuse"]))) if tries["left"] > 0 else "land"
+        return str(data.draw(st.sampled_from(["complete", "lose", "refuse"]))) if tries["left"] > 0 else "land"
 
     while sum(outcomes.values()) < count:
         now += 1.0
@@ -244,7 +244,7 @@ def test_whatever_happens_every_row_gets_one_outcome(count: int, data: st.DataOb
         landing = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
         size = len(landing)
         match event():
-            case "land":
+            case "complete":
                 done = data.draw(st.integers(0 if tries["left"] > 0 else size, size))
                 failed = data.draw(st.lists(st.integers(0, done - 1), unique=True)) if done else []
                 again = ledger.complete(landing, done, failed, verdict, now)
