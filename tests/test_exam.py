@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from anymap.backends import Backend
 
+pytestmark = pytest.mark.exam
+
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "anymap-loky"
 

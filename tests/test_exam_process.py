@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # The process that examines cannot import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
+pytestmark = pytest.mark.exam
+
 FUTURES = "test_each_of_many_futures_brings_its_own_tasks_answer"
 MEMORY = "test_memory_is_shared_if_and_only_if_declared"
 LEFT = "test_nothing_is_left_after_shutdown"

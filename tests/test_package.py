@@ -122,7 +122,7 @@ def test_ci_tests_with_versions_that_are_written_down() -> None:
 def test_the_lowest_environment_pins_every_lower_bound() -> None:
     tox = ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
-    pins = {str(Requirement(line)) for line in tox["testenv:py311-lowest{,-dask}"]["deps"].split()}
+    pins = {str(Requirement(line)) for line in tox["testenv:py311-lowest{,-engines}"]["deps"].split()}
     project = PROJECT["project"]
     extras = [line for name, lines in project["optional-dependencies"].items() if name != "all" for line in lines]
     assert pins == {line.replace(">=", "==") for line in project["dependencies"] + extras}
@@ -131,12 +131,14 @@ def test_the_lowest_environment_pins_every_lower_bound() -> None:
 def test_ci_runs_each_test_that_is_not_long() -> None:
     tox = ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
-    assert {"py313", "py311-lowest", "py311-lowest-dask"} <= set(re.split(r",\s*", tox["tox"]["env_list"]))
-    newest, lowest = tox["testenv"]["commands"], tox["testenv:py311-lowest{,-dask}"]["commands"]
-    selections = re.findall(r"!full: pytest .*-m \"(.+)\"", newest) + re.findall(r"dask: pytest .*-m \"(.+)\"", lowest)
+    assert {"py313", "py311-lowest", "py311-lowest-engines"} <= set(re.split(r",\s*", tox["tox"]["env_list"]))
+    newest, lowest = tox["testenv"]["commands"], tox["testenv:py311-lowest{,-engines}"]["commands"]
+    selections = re.findall(r"!full: pytest .*-m \"(.+)\"", newest) + re.findall(
+        r"engines: pytest .*-m \"(.+)\"", lowest
+    )
     assert len(selections) == 3
-    for full, dask, versions in product([True, False], repeat=3):
-        marks = {"full": full, "dask": dask, "versions": versions, "long": False}
+    for full, dask, exam, versions in product([True, False], repeat=4):
+        marks = {"full": full, "dask": dask, "exam": exam, "versions": versions, "long": False}
         assert any(eval(marked, marks) for marked in selections)
 
 

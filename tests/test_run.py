@@ -428,11 +428,11 @@ def test_a_backend_without_workers_is_spoken_of_and_gets_one_task(
     assert "a map waits for workers: backend 'gate' has none" in caplog.records[0].getMessage()
 
 
-def test_an_error_of_ours_while_a_chunk_lands_ends_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ours_while_a_chunk_is_completed_ends_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("a bug of ours")
 
-    monkeypatch.setattr("anymap._engine.ledger.Ledger.land", broken)
+    monkeypatch.setattr("anymap._engine.ledger.Ledger.complete", broken)
     with pytest.raises(ArithmeticError, match="a bug of ours"):
         pmap(abs, range(20), backend=Gate(pilot=lambda gate: gate.release()))
 
