@@ -1081,6 +1081,12 @@ def test_a_client_that_is_closed_while_a_map_runs_ends_it(cluster: Cluster, open
     assert isinstance(waiting.exception(LONG), anymap.BackendConnectionError)
 
 
+def result_as_the_engine_gets_it(backend: Dask) -> Any:
+    future = backend.submit(task_of(abs, -1))
+    until(lambda: (backend.poll(), future.done())[1])
+    return future.result()
+
+
 def test_a_scheduler_that_dies_ends_the_map_with_its_address(cluster: Cluster, opened: Callable[..., Dask]) -> None:
     cluster.add_worker()
     backend = opened(address=cluster.address)
@@ -1090,9 +1096,7 @@ def test_a_scheduler_that_dies_ends_the_map_with_its_address(cluster: Cluster, o
     assert isinstance(gone, anymap.BackendConnectionError)
     assert cluster.address in str(gone)
     with pytest.raises(anymap.BackendConnectionError, match=cluster.address):
-        later = backend.submit(task_of(abs, -1))
-        until(lambda: (backend.poll(), later.done())[1])  # as the engine does
-        later.result()
+        result_as_the_engine_gets_it(backend)
 
 
 # --- connecting ---------------------------------------------------------------------------------------------------
