@@ -42,7 +42,11 @@ class Owner:
 
 def start(call: Callable[[], T]) -> Future[T]:
     """Make a call in a thread of its own; return what it will return or raise."""
-    return Owner().call(call)
+    ended: Future[T] = Future()
+    context = contextvars.copy_context()
+    work = threading.Thread(target=_settle, args=(ended, lambda: context.run(call)), name="anymap-exam", daemon=True)
+    work.start()
+    return ended
 
 
 def stack(thread: threading.Thread) -> str:
