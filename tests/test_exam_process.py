@@ -208,3 +208,16 @@ def test_a_name_that_only_this_process_knows_can_be_examined(monkeypatch: pytest
     monkeypatch.setitem(_registry._registered, "only_here", Good)
     monkeypatch.setattr(suite, "_tests", lambda: [FUTURES])
     assert suite.examine("only_here").kept == [promise_of(FUTURES)]
+
+
+def test_an_engine_that_this_process_is_part_of_is_examined_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    class IsHere(Good):
+        here = os.getpid()
+
+        def open(self, workers: int | None) -> None:
+            assert os.getpid() == self.here
+            super().open(workers)
+
+    monkeypatch.setattr(suite, "_tests", lambda: [FUTURES])
+    assert suite.examine(IsHere, own_process=False).kept == [promise_of(FUTURES)]
+    assert suite.examine(IsHere).broken == [promise_of(FUTURES)]

@@ -119,12 +119,13 @@ def main(fd: int) -> None:
         reason = f"the backend cannot be loaded in the process that examines it: {guarded.type_and_text(exc)}"
         framing.send(fd, pickle.dumps(Unusable(reason)))
         return
-    for outcome in _examine(sitting, pickle.loads(tests)):
+    for outcome in outcomes_here(sitting, pickle.loads(tests)):
         framing.send(fd, pickle.dumps(outcome))
     line.close()
 
 
-def _examine(sitting: Sitting, tests: list[str]) -> Iterator[Outcome]:
+def outcomes_here(sitting: Sitting, tests: list[str]) -> Iterator[Outcome]:
+    """Examine promise by promise in this process."""
     from anymap.testing.suite import BackendSuite  # noqa: PLC0415 - which has examine() from here
 
     suite: Any = type("Suite", (BackendSuite,), sitting._asdict())

@@ -73,6 +73,7 @@ def examine(
     *,
     patience: float = 30.0,
     startup: float = 60.0,
+    own_process: bool = True,
     tell: Callable[[Outcome], object] | None = None,
 ) -> Report:
     """Sit the exam without pytest, in a process of its own.
@@ -85,6 +86,7 @@ def examine(
         patience: Seconds within which each promise must be kept; three times what the engine takes to start comes on top.
             After three promises that have used up their time, the others have a tenth of it.
         startup: Seconds that the engine may take to start.
+        own_process: ``False``: in this process, for an engine that it is part of, as with a rank of an MPI job. A crash ends it.
         tell: Called with each outcome as it comes.
 
     Raises:
@@ -100,7 +102,8 @@ def examine(
     refuse_to_examine_another()
     candidate = _registry.find(backend) if isinstance(backend, str) else backend
     found = []
-    for outcome in _child.outcomes(_child.Sitting(candidate, patience, startup), _tests()):
+    sitting, tests = _child.Sitting(candidate, patience, startup), _tests()
+    for outcome in _child.outcomes(sitting, tests) if own_process else _child.outcomes_here(sitting, tests):
         found.append(outcome)
         if tell is not None:
             tell(outcome)

@@ -62,7 +62,7 @@ finally:
 def test_it_passes_the_exam(launcher: str, tmp_path: Path) -> None:
     program = """
 from anymap.testing import examine
-print(examine("mpi", patience=120))
+print(examine("mpi", patience=120, own_process=False))
 """
     ran = run(launcher, tmp_path, program)
     assert " 0 broken" in ran.stdout, ran.stdout + ran.stderr
