@@ -24,7 +24,8 @@ KINDS = [
     "processes",
     "forks",
     pytest.param("pathos", marks=pytest.mark.pathos),
-    pytest.param("dask", marks=[pytest.mark.dask, pytest.mark.full]),
+    # Rarely a thread of dask's closes a number that is another file's by then, which nothing here can keep it from.
+    pytest.param("dask", marks=[pytest.mark.dask, pytest.mark.long]),
 ]
 BEGIN = """
 import gc, os, sys, threading, time
