@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -93,6 +94,15 @@ def test_processes_of_multiprocessing() -> None:
 def test_one_job_is_a_loop_in_the_callers_thread_as_with_joblib(options: dict[str, Any]) -> None:
     with joblib.parallel_config(**options):
         assert run_where() == ({os.getpid()}, {threading.current_thread().name})
+
+
+@pytest.mark.filterwarnings("ignore:Loky-backed parallel loops cannot be called in a multiprocessing")
+def test_so_it_is_where_joblib_makes_one_job_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a worker of a multiprocessing pool, which may have no children.
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    where: list[int] = []
+    pmap(lambda _: where.append(threading.get_ident()) or time.sleep(0.001), range(100), backend="joblib", workers=2)
+    assert set(where) == {threading.get_ident()}
 
 
 def test_threads_are_handed_the_objects_themselves() -> None:

@@ -58,21 +58,15 @@ class Joblib(Backend):
     def open(self, workers: int | None) -> None:
         if workers is not None:
             self._parallel.n_jobs = workers
-        if self._is_sequential():
+        if self.expected_workers(workers) == 1:
             self._engine = Serial()
         self._unflushable = streams.unflushable()
         with streams.replaced(self._unflushable):
             self._engine.open(workers)
         self.traits, self.workers = self._engine.traits, self._engine.workers
 
-    def _is_sequential(self) -> bool:
-        return not isinstance(self._engine, OnDask) and self._parallel._effective_n_jobs() == 1
-
     def expected_traits(self, workers: int | None) -> Traits:
-        is_sequential = (
-            self._is_sequential() if workers is None else workers == 1 and not isinstance(self._engine, OnDask)
-        )
-        return Serial.traits if is_sequential else self.traits
+        return Serial.traits if self.expected_workers(workers) == 1 else self.traits
 
     def expected_workers(self, workers: int | None) -> int | None:
         if isinstance(self._engine, OnDask):
