@@ -397,6 +397,21 @@ def test_a_backend_that_hangs_is_told_where() -> None:
     released.set()
 
 
+def test_an_exam_goes_on_where_what_is_kept_does_not_end() -> None:
+    class Sitting(BackendSuite):
+        backend = "serial"
+        startup = 0.01
+
+        def end_what_is_kept(self) -> None:
+            released.wait()
+
+    released = threading.Event()
+    exam = Sitting()
+    exam.test_one_item_is_enough()
+    assert [outcome.verdict for outcome in exam.outcomes.values()] == ["kept"]
+    released.set()
+
+
 def test_what_a_backend_raises_is_in_its_report() -> None:
     class Broken(anymap.backends.Serial):
         def open(self, workers: int | None) -> None:

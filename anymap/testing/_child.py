@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anymap._errors import ConfigError
 from anymap._host import by_value, descendants, framing, guarded
+from anymap._host.descriptors import Selector
+from anymap._serialize.modules import caller_path
+from anymap._worker import import_rules
 from anymap.testing._exam import promise_of
 from anymap.testing._verdicts import Outcome
 
@@ -73,9 +76,8 @@ def outcomes(sitting: Sitting, tests: list[str]) -> Iterator[Outcome]:
 def _start(data: bytes, tests: list[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from anymap.testing import _child; _child.main({theirs.fileno()})"
-        )
+        searched = import_rules.statement(caller_path())
+        code = f"{searched}; from anymap.testing._child import main; main({theirs.fileno()})"
         process = subprocess.Popen(
             [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
             pass_fds=[theirs.fileno()],
@@ -89,17 +91,22 @@ def _start(data: bytes, tests: list[str]) -> tuple[subprocess.Popen[bytes], sock
 
 def _next(line: socket.socket, limit: float) -> Outcome | None:
     """Return what came of the next promise; ``None`` where the process has ended, or does not say it in time."""
-    ready, _, _ = select.select([line], [], [], limit)
-    message = framing.receive(line.fileno()) if ready else None
+    message = framing.receive(line.fileno()) if _has_news(line, limit) else None
     found = pickle.loads(message) if message is not None else None
     if isinstance(found, Unusable):
         raise ConfigError(found.reason)
     return found
 
 
+def _has_news(line: socket.socket, limit: float) -> bool:
+    """Wait for a message, or for the end of the process."""
+    with Selector() as selector:
+        selector.register(line, selectors.EVENT_READ)
+        return bool(selector.select(limit))
+
+
 def _how_it_ended(process: subprocess.Popen[bytes], line: socket.socket, limit: float) -> str:
-    ready, _, _ = select.select([line], [], [], 0)
-    if not ready:
+    if not _has_news(line, 0):
         return f"no end within {limit:g} s: its process did not even say where it was stuck, and was killed"
     code = process.wait()
     if code < 0:

@@ -166,20 +166,22 @@ class Exam:
 
     def _begin(self) -> None:
         """Note what there is before the first map, and find out how long the engine takes to start."""
+        type(self)._started_in = 0.0
+        # What goes wrong is told where a promise is about it.
+        with contextlib.suppress(Exception, unittest.SkipTest):
+            self._call(self._measure_start, self.startup)
+
+    def _measure_start(self) -> None:
         cls = type(self)
-        cls._started_in = 0.0
         self.end_what_is_kept()
         cls._below = _processes.below()
         began = time.monotonic()
-        # What goes wrong is told where a promise is about it.
-        with contextlib.suppress(Exception, unittest.SkipTest):
-            self._call(self._start, self.startup)
+        try:
+            with self.station(abs) as station:
+                station.wait(station.submit(0))
             cls._started_in = time.monotonic() - began
-        self.end_what_is_kept()
-
-    def _start(self) -> None:
-        with self.station(abs) as station:
-            station.wait(station.submit(0))
+        finally:
+            self.end_what_is_kept()
 
     def _call(self, test: Callable[[], None], patience: float) -> None:
         cls = type(self)
