@@ -321,7 +321,7 @@ def test_what_is_held_back_comes_where_handlers_are_let_in_and_not_again() -> No
             let_in(interrupt_once)
         interrupt_once()
         with suppress(Interrupt):
-            handlers.deliver()
+            let_in(list)
 
 
 def test_each_handler_is_called_though_one_before_it_raises() -> None:

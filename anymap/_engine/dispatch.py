@@ -65,7 +65,7 @@ class Dispatcher:
         self._news = news
         self._router = telemetry.router
         self._item_events = telemetry.item_events
-        self._ends_at_first = outcomes_of(plan).ends_at_first
+        self._on_error = outcomes_of(plan)
         self.sizes = Sizes(plan, self.ledger)
         self._lock = threading.RLock()
         self._slots: dict[Chunk, int] = {}
@@ -276,22 +276,13 @@ class Dispatcher:
 
     def _note_failures(self, count: int) -> None:
         """Submit nothing any more once too many items have failed. Before these failures are among the completions."""
-        if count and self.ledger.counts.failed > self._may_fail():
-            self._too_many_failures = not self._ends_at_first
+        if count and self.ledger.counts.failed > self._on_error.may_fail(self.ledger.counts.done):
+            self._too_many_failures = not self._on_error.ends_at_first
             self.stop_submitting()
-
-    def _may_fail(self) -> float:
-        """Return how many items may fail before that ends the map."""
-        if self._ends_at_first:
-            return 0
-        limit = self._plan.max_failures
-        if isinstance(limit, float):
-            return limit * (self._plan.total or self.ledger.counts.done)
-        return math.inf if limit is None else limit
 
     def _may_fail_yet(self) -> int | None:
         """Return how many items of one more chunk may fail; ``None``: all of them."""
-        limit = self._may_fail()
+        limit = self._on_error.may_fail(self.ledger.counts.done)
         return None if limit == math.inf else max(int(limit) - self.ledger.counts.failed, 0)
 
     def failed_too_often(self) -> bool:

@@ -162,23 +162,19 @@ class Inline:
                 return (value,)
 
     def _fail(self, exc: Exception, row: Any, attempts: int, seconds: float) -> tuple[Any, ...]:
-        plan, tally, calls = self._plan, self._tally, self._calls
-        attached = outcomes.of_item(plan, exc, tally.at, row, attempts, seconds, calls.worker, calls.output_of_failed())
+        tally, calls = self._tally, self._calls
+        attached = outcomes.of_item(
+            self._plan, exc, tally.at, row, attempts, seconds, calls.worker, calls.output_of_failed()
+        )
         tally.at += 1
-        self._tally.failed += 1
+        tally.failed += 1
         if self._on_error.ends_at_first:
             self._end(attached)
-        if self._on_error.collects or plan.max_failures is not None:
+        if self._on_error.keeps_failures:
             self.failed.append(attached)
-        if self._tally.failed > self._may_fail():
+        if tally.failed > self._on_error.may_fail(tally.at):
             self._end(outcomes.TooManyFailures())
         return self._in_place_of(attached)
-
-    def _may_fail(self) -> float:
-        limit = self._plan.max_failures
-        if isinstance(limit, float):
-            return limit * (self._plan.total or self._tally.at)
-        return float("inf") if limit is None else limit
 
     def _end(self, exc: BaseException) -> None:
         self._raised = exc
@@ -219,10 +215,6 @@ class Inline:
     def fail(self, exc: BaseException) -> None:
         """End the map from another thread, after the item that runs: the iterating one raises ``exc``."""
         self._told_to_end = exc
-
-    def wake(self) -> bool:
-        """Do nothing: no other thread can have this one go on."""
-        return False
 
     def close(self, error: BaseException | None = None) -> None:
         """End the map, however far it is. Does nothing the second time, and in a fork of the process whose map it is."""

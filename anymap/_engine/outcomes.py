@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import abc
+import math
 from concurrent.futures import CancelledError
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anymap._engine.call_checks import hint_on_failure
 from anymap._errors import MapError
@@ -22,82 +24,73 @@ class TooManyFailures(Exception):  # noqa: N818 - the user gets a MapError inste
     """Ends a map that has passed ``max_failures``."""
 
 
-class Outcomes(Protocol):
+class Outcomes(abc.ABC):
     """One value of ``on_error``."""
 
-    ends_at_first: ClassVar[bool]
+    ends_at_first: ClassVar[bool] = False
     """The first failure ends the map."""
-    collects: ClassVar[bool]
-    """The failures are all needed at the end."""
 
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @property
+    def keeps_failures(self) -> bool:
+        """The failures are all needed at the end."""
+        return self._plan.max_failures is not None
+
+    def may_fail(self, done: int) -> float:
+        """Return how many items may fail before that ends the map, of which so many are ``done``."""
+        limit = self._plan.max_failures
+        if isinstance(limit, float):
+            return limit * (self._plan.total or done)
+        return math.inf if limit is None else limit
+
+    @abc.abstractmethod
     def in_place_of(self, exc: Exception) -> tuple[Exception, ...]:
         """Return what is handed out where an item failed: the exception or nothing. May raise it."""
-        ...
 
-    def finish(self, results: list[Any], failed: list[Exception], source_error: Exception | None) -> None:
+    def finish(self, results: list[Any], failed: list[Exception], source_error: Exception | None) -> None:  # noqa: ARG002 - for subclasses
         """End the results of a map whose items have all been handed out: complete them, or raise what ends it."""
-        ...
+        if source_error is not None:
+            raise source_error
 
 
-class Raise:
+class Raise(Outcomes):
     """The first failure ends the map."""
 
     ends_at_first: ClassVar[bool] = True
-    collects: ClassVar[bool] = False
 
-    def __init__(self, plan: Plan) -> None:
-        pass
+    def may_fail(self, done: int) -> float:  # noqa: ARG002 - none may
+        return 0
 
     def in_place_of(self, exc: Exception) -> tuple[Exception, ...]:
         raise exc
 
-    def finish(self, results: list[Any], failed: list[Exception], source_error: Exception | None) -> None:  # noqa: ARG002 - as Outcomes has it
-        if source_error is not None:
-            raise source_error
 
-
-class Return:
+class Return(Outcomes):
     """The exception stands in the result's place; that of the input where the next result would."""
-
-    ends_at_first: ClassVar[bool] = False
-    collects: ClassVar[bool] = False
-
-    def __init__(self, plan: Plan) -> None:
-        pass
 
     def in_place_of(self, exc: Exception) -> tuple[Exception, ...]:
         return (exc,)
 
-    def finish(self, results: list[Any], failed: list[Exception], source_error: Exception | None) -> None:  # noqa: ARG002 - as Outcomes has it
+    def finish(self, results: list[Any], failed: list[Exception], source_error: Exception | None) -> None:  # noqa: ARG002 - they are there
         if source_error is not None:
             results.append(source_error)
 
 
-class Skip:
+class Skip(Outcomes):
     """There is no result."""
 
-    ends_at_first: ClassVar[bool] = False
-    collects: ClassVar[bool] = False
-
-    def __init__(self, plan: Plan) -> None:
-        pass
-
-    def in_place_of(self, exc: Exception) -> tuple[Exception, ...]:  # noqa: ARG002 - as Outcomes has it
+    def in_place_of(self, exc: Exception) -> tuple[Exception, ...]:  # noqa: ARG002 - it is left out
         return ()
 
-    def finish(self, results: list[Any], failed: list[Exception], source_error: Exception | None) -> None:  # noqa: ARG002 - as Outcomes has it
-        if source_error is not None:
-            raise source_error
 
-
-class Group:
+class Group(Outcomes):
     """All failures are raised together at the end. An iterator leaves them out: it cannot take back what it has handed out."""
 
-    ends_at_first: ClassVar[bool] = False
-    collects: ClassVar[bool] = True
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    @property
+    def keeps_failures(self) -> bool:
+        return True
 
     def in_place_of(self, exc: Exception) -> tuple[Exception, ...]:
         return () if self._plan.lazy else (exc,)
@@ -107,12 +100,7 @@ class Group:
             raise _map_error(self._plan, "", failed, results, source_error)
 
 
-_BY_NAME: dict[str, type[Raise | Return | Skip | Group]] = {
-    "raise": Raise,
-    "return": Return,
-    "skip": Skip,
-    "group": Group,
-}
+_BY_NAME: dict[str, type[Outcomes]] = {"raise": Raise, "return": Return, "skip": Skip, "group": Group}
 
 
 def outcomes_of(plan: Plan) -> Outcomes:

@@ -139,6 +139,8 @@ class MapIterator(abc.ABC, Generic[R_co]):
 class InlineIterator(MapIterator[R_co]):
     """Those of a map in the caller's own thread."""
 
+    _run: Inline
+
     def __init__(self, run: Inline, plan: Plan) -> None:
         self._run = run
         self._plan = plan
@@ -152,7 +154,6 @@ class InlineIterator(MapIterator[R_co]):
             raise without_ours(exc)  # noqa: B904 - it is the same
 
     def _index(self) -> int:
-        assert isinstance(self._run, Inline)  # noqa: S101 - for the type checker
         return self._run.handed_out - 1
 
     def _end(self) -> None:
@@ -164,6 +165,8 @@ class InlineIterator(MapIterator[R_co]):
 
 class BatchIterator(MapIterator[R_co]):
     """Those of a map on other threads or processes, which come in batches."""
+
+    _run: Run
 
     def __init__(self, run: Run, plan: Plan) -> None:
         self._run = run
@@ -192,7 +195,6 @@ class BatchIterator(MapIterator[R_co]):
 
     def _turn_to_next_batch(self) -> None:
         """Load the next results into the iterator; raise ``StopIteration`` or the map's error at the end."""
-        assert isinstance(self._run, Run)  # noqa: S101 - for the type checker
         self._is_waiting = True
         try:
             batch = next(self._batches)

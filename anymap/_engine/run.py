@@ -184,7 +184,7 @@ class Run:
             return
         if self._on_error.ends_at_first:
             self._error = errors[min(errors)]
-        elif self._on_error.collects or self._plan.max_failures is not None:
+        elif self._on_error.keeps_failures:
             self.failed += errors.values()
 
     def _until_error(self, batch: Batch) -> Iterator[Batch]:

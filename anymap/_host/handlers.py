@@ -168,14 +168,5 @@ def let_in(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         _handlers.held = _handlers.depth > 0
 
 
-def deliver() -> None:
-    """Have the signals handled that came so far."""
-    let_in(_nothing)
-
-
 def _is_main_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
-
-
-def _nothing() -> None:
-    pass

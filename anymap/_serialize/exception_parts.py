@@ -156,11 +156,11 @@ def _by_own_reducer(exc: BaseException) -> _Reduced | None:
     if reduced is None or isinstance(reduced, str):
         return reduced
     made = _made(*reduced)
+    if type(made) is not type(exc):
+        return None
     lost = _State(
         *({name: value for name, value in each.items() if _can_travel(value)} for each in _missing(exc, made))
     )
-    if type(made) is not type(exc):
-        return None
     _fill(made, lost)
     if guarded.text(made) != guarded.text(exc):
         return None

@@ -157,8 +157,9 @@ def raised_by_handler(exc: BaseException) -> bool:
     if last is None:
         return False
     # While handlers are not held back, nothing of ours stands between the code that is interrupted and the handler.
-    is_direct = traceback is not None and traceback.tb_frame.f_code in handlers.codes()
-    return is_direct or last.tb_frame.f_code in handlers.CALLERS
+    return last.tb_frame.f_code in handlers.CALLERS or (
+        traceback is not None and traceback.tb_frame.f_code in handlers.codes()
+    )
 
 
 def _is_ours(module: object) -> bool:
